@@ -1,0 +1,1 @@
+//! meshfs: keeps the last known state of a mesh on disk and snapshots it before anybody does something risky.

@@ -1,0 +1,3 @@
+//! The meshfs program.
+
+fn main() {}
