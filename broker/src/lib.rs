@@ -3,8 +3,8 @@
 //!
 //! The way of a message: [`listener`] lets a connection in, `session::connect` finds out who it is
 //! and attaches it to its session, `session::connection` reads batches and splits them with
-//! [`codec`], [`fanout`] asks the host ([`Admission`]), stores ([`RetainedStore`]) and finds takers
-//! in the [`subscriptions`] tree, encodes runs into [`chunk`]s and puts them into the sessions'
+//! [`codec`], [`fanout`] finds takers through [`routes`] in the [`subscriptions`] tree, asks the
+//! host ([`Admission`]), stores ([`RetainedStore`]), encodes runs into [`chunk`]s and puts them into the sessions'
 //! queues, and `session::deliver` writes them.
 //!
 //! What always holds:
@@ -21,6 +21,7 @@ pub(crate) mod session;
 
 pub(crate) mod chunk;
 pub(crate) mod fanout;
+pub(crate) mod routes;
 pub(crate) mod subscriptions;
 
 pub(crate) mod housekeeping;

@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(subscribed(7, &granted, true), [0x90, 6, 0, 7, 0, 1, 0x8F, 0x87]);
         assert_eq!(unsubscribed(7, &[true, false], false), [0xB0, 2, 0, 7]);
         assert_eq!(unsubscribed(7, &[true, false], true), [0xB0, 5, 0, 7, 0, 0, 0x11]);
-        assert_eq!(unwelcome(Reason::Malformed, false), []);
+        assert!(unwelcome(Reason::Malformed, false).is_empty());
         assert_eq!(unwelcome(Reason::NotAuthorized, true), [0x20, 3, 0, 0x87, 0]);
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod acks;
 pub(crate) mod connect;
 pub(crate) mod connection;
 pub(crate) mod deliver;
+pub(crate) mod fill;
 pub(crate) mod inflight;
 pub(crate) mod leave;
 pub(crate) mod publish;
