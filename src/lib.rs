@@ -1,1 +1,8 @@
 //! meshfs: keeps the last known state of a mesh on disk and snapshots it before anybody does something risky.
+
+pub mod bus;
+pub mod clock;
+pub mod config;
+pub mod mesh;
+pub mod message;
+pub mod name;

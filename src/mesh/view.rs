@@ -1,0 +1,78 @@
+//! What a reader may see: a cheap copy of the mesh as of now.
+
+use crate::message::{Outcome, SnapshotRecord};
+use crate::name::{AnnouncementId, NodeId, ServiceId, SnapshotName};
+use imbl::OrdMap;
+use jiff::Timestamp;
+use std::sync::Arc;
+
+/// The mesh as readers see it. Copying it costs nothing: the maps are shared.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// Every node ever heard of and not cleared.
+    pub nodes: OrdMap<NodeId, Arc<NodeView>>,
+    /// Services that belong to no node.
+    pub services: OrdMap<ServiceId, Arc<ServiceView>>,
+    /// The records of the snapshots; names sort by time.
+    pub snapshots: OrdMap<SnapshotName, Arc<SnapshotRecord>>,
+    /// The latest state of recent announcements.
+    pub announcements: OrdMap<AnnouncementId, Arc<Outcome>>,
+}
+
+/// A node as readers see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeView {
+    /// What the hub believes.
+    pub verdict: Verdict,
+    /// Since when.
+    pub since: Timestamp,
+    /// Because of what.
+    pub because: Vec<Box<str>>,
+    /// When it was last heard, by the hub's clock.
+    pub last_heard: Option<Timestamp>,
+    /// The node's own word on how it is.
+    pub status: Option<Box<str>>,
+    /// Its services.
+    pub services: OrdMap<ServiceId, Arc<ServiceView>>,
+}
+
+/// A service as readers see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServiceView {
+    /// When it was last heard, by the hub's clock.
+    pub last_heard: Timestamp,
+    /// Its own word on how it is.
+    pub status: Option<Box<str>>,
+}
+
+/// What the hub believes of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Heard from in time.
+    Alive,
+    /// Silent for longer than it should be.
+    Late,
+    /// Silent for so long that it must be looked after, or its will was received.
+    Lost,
+    /// Said goodbye.
+    Left,
+}
+
+impl Verdict {
+    /// The word used on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Late => "late",
+            Self::Lost => "lost",
+            Self::Left => "left",
+        }
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
