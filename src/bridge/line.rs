@@ -111,28 +111,25 @@ pub(super) fn shorten(text: &str, max_chars: usize) -> String {
     }
 }
 
+/// Verbs that stay [`Command::Raw`]. Which letters of a MODE take an argument is known only from
+/// the server's own 005, and a wrong guess would give one person's operator status to another;
+/// the crate reads ISON as USERHOST.
+const RAW_VERBS: [&str; 2] = ["MODE", "ISON"];
+
 /// One received line as a message; `None` if it is none.
-///
-/// MODE stays [`Command::Raw`]: which of its letters take an argument is known only from the
-/// server's own 005, and a wrong guess would give one person's operator status to another.
 pub(super) fn parse(line: &str) -> Option<Message> {
     let line = line.trim_end_matches(['\r', '\n']);
-    let message: Message = match verb(line) {
-        Some((start, end)) if line[start..end].eq_ignore_ascii_case("MODE") => {
-            let mut masked = String::with_capacity(line.len() + 1);
-            masked.push_str(&line[..start]);
-            masked.push_str("XMODE");
-            masked.push_str(&line[end..]);
-            masked.parse().ok()?
-        }
-        Some(_) => line.parse().ok()?,
-        None => return None,
-    };
+    let (start, end) = verb(line)?;
+    let is_raw = |raw: &&&str| line[start..end].eq_ignore_ascii_case(raw);
+    let Some(raw) = RAW_VERBS.iter().find(is_raw) else { return line.parse().ok() };
+    // A verb the crate does not know keeps its parameters as they came.
+    let masked = format!("{}X{}", &line[..start], &line[start..]);
+    let message: Message = masked.parse().ok()?;
     match message.command {
-        Command::Raw(verb, params) if verb == "XMODE" => {
-            Some(Message { command: Command::Raw("MODE".into(), params), ..message })
+        Command::Raw(_, params) => {
+            Some(Message { command: Command::Raw((*raw).to_owned(), params), ..message })
         }
-        _ => Some(message),
+        _ => None,
     }
 }
 
