@@ -1,6 +1,6 @@
 //! What a reader may see: a cheap copy of the mesh as of now.
 
-use crate::message::{Outcome, SnapshotRecord};
+use crate::message::{Outcome, SnapshotRecord, Verdict};
 use crate::name::{AnnouncementId, NodeId, ServiceId, SnapshotName};
 use imbl::OrdMap;
 use jiff::Timestamp;
@@ -43,36 +43,4 @@ pub struct ServiceView {
     pub last_heard: Timestamp,
     /// Its own word on how it is.
     pub status: Option<Box<str>>,
-}
-
-/// What the hub believes of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Verdict {
-    /// Heard from in time.
-    Alive,
-    /// Silent for longer than it should be.
-    Late,
-    /// Silent for so long that it must be looked after, or its will was received.
-    Lost,
-    /// Said goodbye.
-    Left,
-}
-
-impl Verdict {
-    /// The word used on the wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Alive => "alive",
-            Self::Late => "late",
-            Self::Lost => "lost",
-            Self::Left => "left",
-        }
-    }
-}
-
-impl std::fmt::Display for Verdict {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
 }

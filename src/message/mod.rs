@@ -8,12 +8,14 @@ pub mod contract;
 mod event;
 mod heartbeat;
 mod outcome;
+mod verdict;
 
 pub use announcement::{Announcement, reply_topic};
 pub use contract::Subject;
 pub use event::{Entry, JournalLine, ReplyAddress};
 pub use heartbeat::{Heartbeat, Presence, PresenceState};
 pub use outcome::{Explained, Outcome, SnapshotRecord, SnapshotRef, State, Timings};
+pub use verdict::{Verdict, VerdictRecord};
 
 use crate::name::{Channel, NetworkName, NodeId, ServiceId, SnapshotName};
 use heartbeat::{Named, same_node};
@@ -34,7 +36,7 @@ pub enum Message {
     /// A node's evidence.
     Capture(NodeId),
     /// The hub's belief about a node.
-    Verdict(NodeId),
+    Verdict(NodeId, Box<VerdictRecord>),
     /// Somebody is about to do something risky.
     Announcement(Box<Announcement>),
     /// A state of an announcement.
@@ -129,7 +131,7 @@ impl Message {
                 same_node(object::<Named>(payload)?.node.as_deref(), node)?;
                 Ok(Self::Capture(node.clone()))
             }
-            Subject::Verdict(node) => Ok(Self::Verdict(node.clone())),
+            Subject::Verdict(node) => Ok(Self::Verdict(node.clone(), Box::new(object(payload)?))),
             Subject::Announce => {
                 let announcement = Announcement::parse(payload)?;
                 if announcement.flush {
