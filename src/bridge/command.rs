@@ -57,7 +57,7 @@ impl Request {
 }
 
 /// What `!help` says.
-pub(super) const HELP: &str = "!snapshot <reason>: announce and take a snapshot · \
+const HELP: &str = "!snapshot <reason>: announce and take a snapshot · \
     !status [node] · !nodes · !snapshots · !last: the latest announcement · !help";
 /// What `!flush` says until it is there.
 pub(super) const NO_FLUSH: &str =
@@ -65,8 +65,20 @@ pub(super) const NO_FLUSH: &str =
 /// What `!snapshot` says without a reason.
 pub(super) const NO_REASON: &str = "say why: !snapshot <reason>";
 
+/// The answer to a question; what is no question has none.
+pub(super) fn answer(view: &View, request: &Request, now: Timestamp) -> String {
+    match request {
+        Request::Status(node) => status(view, node.as_deref(), now),
+        Request::Nodes => nodes(view),
+        Request::Snapshots => snapshots(view, now),
+        Request::Last => last(view, now),
+        Request::Flush => NO_FLUSH.to_owned(),
+        Request::Snapshot(_) | Request::Help => HELP.to_owned(),
+    }
+}
+
 /// The answer to `!status`.
-pub(super) fn status(view: &View, node: Option<&str>, now: Timestamp) -> String {
+fn status(view: &View, node: Option<&str>, now: Timestamp) -> String {
     match node {
         Some(name) => node_status(view, name, now),
         None => mesh_status(view, now),
@@ -123,7 +135,7 @@ fn node_status(view: &View, name: &str, now: Timestamp) -> String {
 }
 
 /// The answer to `!nodes`.
-pub(super) fn nodes(view: &View) -> String {
+fn nodes(view: &View) -> String {
     if view.nodes.is_empty() {
         return "no node has been heard yet".to_owned();
     }
@@ -145,7 +157,7 @@ pub(super) fn nodes(view: &View) -> String {
 }
 
 /// The answer to `!snapshots`.
-pub(super) fn snapshots(view: &View, now: Timestamp) -> String {
+fn snapshots(view: &View, now: Timestamp) -> String {
     if view.snapshots.is_empty() {
         return "no snapshot yet".to_owned();
     }
@@ -174,7 +186,7 @@ fn latest(view: &View) -> impl Iterator<Item = &SnapshotRecord> {
 }
 
 /// The answer to `!last`.
-pub(super) fn last(view: &View, now: Timestamp) -> String {
+fn last(view: &View, now: Timestamp) -> String {
     let latest = view.announcements.values().max_by_key(|outcome| outcome.requested_at);
     latest.map_or_else(|| "nothing has been announced yet".to_owned(), |outcome| told(outcome, now))
 }

@@ -68,10 +68,6 @@ impl Batch {
         self.events.len() as u64 + self.counted.values().sum::<u64>()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.since.is_none()
-    }
-
     /// When the first event happened.
     pub(super) fn since(&self) -> Option<Instant> {
         self.since
@@ -205,7 +201,7 @@ mod tests {
         assert_eq!(few.len(), 2);
         let mut many = batch(4, Instant::now());
         assert_eq!(many.take(3).unwrap().len(), 4);
-        assert!(many.is_empty() && many.take(3).is_none());
+        assert!(many.len() == 0 && many.take(3).is_none());
     }
 
     #[test]

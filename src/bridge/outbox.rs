@@ -105,7 +105,7 @@ impl Outbox {
     pub(super) fn push(&mut self, channel: Option<&Channel>, event: &Event) -> bool {
         let mut found = false;
         for (name, batch) in &mut self.waiting {
-            if channel.is_none_or(|wanted| wanted == name) {
+            if channel.is_none_or(|wanted| is_same(wanted, name)) {
                 batch.push(event.clone());
                 found = true;
             }
@@ -157,9 +157,14 @@ impl Outbox {
         }
     }
 
-    /// The server answered the probe: what was written before it arrived.
-    pub(super) fn confirm(&mut self, number: u64) {
-        if self.probed.is_some_and(|probed| probed <= number) {
+    /// The server answered a PING: what was written before the probe of this number arrived.
+    /// Without a number it is the one under way.
+    pub(super) fn confirm(&mut self, number: Option<u64>) {
+        let Some(number) = number.or(self.probed).filter(|&number| Some(number) <= self.probed)
+        else {
+            return;
+        };
+        if self.probed == Some(number) {
             self.probed = None;
         }
         while self.unconfirmed.front().is_some_and(|(written, ..)| *written <= number) {
@@ -263,6 +268,11 @@ impl Outbox {
             self.unconfirmed.push_back((self.written, channel, batch));
         }
     }
+}
+
+/// Servers compare channels without case; for letters beyond ASCII they differ.
+fn is_same(a: &Channel, b: &Channel) -> bool {
+    a.as_str().eq_ignore_ascii_case(b.as_str())
 }
 
 #[derive(Clone, Copy, Debug)]

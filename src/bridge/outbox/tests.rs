@@ -24,7 +24,7 @@ fn lines(outbox: &mut Outbox, now: Instant) -> Vec<String> {
     loop {
         match outbox.next(now, |_| Some(400)) {
             Step::Say(line) => lines.push(line.text),
-            Step::Probe(number) => outbox.confirm(number),
+            Step::Probe(number) => outbox.confirm(Some(number)),
             Step::Wait(_) | Step::Idle => return lines,
         }
     }
@@ -100,7 +100,7 @@ fn events_wait_where_we_may_not_speak() {
     assert!(matches!(outbox.next(now, room), Step::Say(line) if &*line.target == "#b"));
     assert!(matches!(outbox.next(now, room), Step::Probe(1)));
     outbox.rejected(&channel("#b"));
-    outbox.confirm(1);
+    outbox.confirm(Some(1));
     assert_eq!((outbox.held(), outbox.totals().0), (2, 0));
     assert!(!outbox.push(Some(&channel("#c")), &event("x", now)));
 }
@@ -155,7 +155,7 @@ proptest! {
                 4 => outbox.rejected(&channel("#mesh")),
                 _ => {
                     if let Step::Probe(number) = outbox.next(now, |_| Some(9)) {
-                        outbox.confirm(number);
+                        outbox.confirm(Some(number));
                     }
                 }
             }
