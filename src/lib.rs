@@ -1,5 +1,6 @@
 //! meshfs: keeps the last known state of a mesh on disk and snapshots it before anybody does something risky.
 
+pub mod bridge;
 pub mod bus;
 pub mod clock;
 pub mod config;
