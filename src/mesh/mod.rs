@@ -25,6 +25,7 @@ use crate::message::{
 };
 use crate::name::AnnouncementId;
 use announcements::{Announcements, Sender};
+use jiff::Timestamp;
 use peers::{Change, Peers};
 use std::sync::Arc;
 
@@ -153,7 +154,7 @@ impl Mesh {
                     }
                 }
             }
-            Message::Verdict(node, verdict) => self.peers.restored(view, &node, verdict),
+            Message::Verdict(node, verdict) => self.peers.restored(view, &node, *verdict),
             Message::Snapshot(record) => {
                 view.snapshots.insert(record.snapshot.name.clone(), Arc::new(*record));
             }
@@ -234,8 +235,6 @@ impl Mesh {
         effects
     }
 }
-
-use jiff::Timestamp;
 
 fn journal(entry: Entry, now: Now) -> Effect {
     Effect::Journal { line: Box::new(JournalLine { time: now.wall, entry }), then: None }
