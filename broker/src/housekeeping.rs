@@ -69,7 +69,8 @@ fn check_connections(shared: &Shared) {
     for session in online {
         let silence_limit_ms = session.silence_limit_ms.load(SeqCst);
         let ticket = session.ticket.load(SeqCst);
-        if silence_limit_ms > 0 && now_ms > session.seen_ms.load(SeqCst) + silence_limit_ms {
+        let listens = silence_limit_ms > 0 && !session.unread.load(SeqCst);
+        if listens && now_ms > session.seen_ms.load(SeqCst) + silence_limit_ms {
             session.end(ticket, Reason::KeepAlive);
             continue;
         }

@@ -254,6 +254,7 @@ impl Attached {
             answers: Vec::new(),
             client_acks: Vec::new(),
             draining: false,
+            held: false,
             session,
             who,
         }

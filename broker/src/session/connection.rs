@@ -27,6 +27,9 @@ use crate::{
     stream::Stream,
 };
 
+/// Packet type.
+const PUBLISH: u8 = 3;
+
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -68,6 +71,8 @@ pub(crate) struct Connection {
     pub(crate) client_acks: Vec<Ack>,
     /// The broker is going down: only acknowledgements still count.
     pub(crate) draining: bool,
+    /// A PUBLISH waits in `partial` until the host is ready for it.
+    pub(crate) held: bool,
 }
 
 impl Connection {
@@ -99,10 +104,13 @@ impl Connection {
             let session = self.session.clone();
             return self.wait(room(&session)).await;
         }
+        if !self.held {
+            return self.read().await;
+        }
         let shared = self.shared.clone();
         match shared.admission.ready() {
             Some(ready) => self.wait(ready).await,
-            None => self.read().await,
+            None => self.received(&[]),
         }
     }
 
@@ -138,9 +146,22 @@ impl Connection {
         result
     }
 
-    /// Waits without reading; acknowledgements that fall due still go out.
+    /// Waits without reading; acknowledgements that fall due still go out. Silence is not the
+    /// client's fault meanwhile.
     async fn wait(&mut self, gate: impl Future<Output = ()>) -> Result<(), End> {
         let session = self.session.clone();
+        session.unread.store(true, SeqCst);
+        let result = self.wait_unread(&session, gate).await;
+        session.seen_ms.store(self.shared.now_ms(), SeqCst);
+        session.unread.store(false, SeqCst);
+        result
+    }
+
+    async fn wait_unread(
+        &mut self,
+        session: &Session,
+        gate: impl Future<Output = ()>,
+    ) -> Result<(), End> {
         let (mut kicked, mut gate) = (pin!(session.kick.notified()), pin!(gate));
         std::future::poll_fn(|context| {
             if kicked.as_mut().poll(context).is_ready() || self.poll_acks(context) {
@@ -203,9 +224,16 @@ impl Connection {
             &partial
         };
         let (mut turn, mut at, mut result) = (Turn::new(&shared), 0, Ok(()));
+        let mut asked = false;
+        self.held = false;
         while result.is_ok() {
             match first_frame(&whole[at..], shared.limits.packet_max_bytes) {
+                Ok(Some(_)) if whole[at] >> 4 == PUBLISH && !asked && self.must_wait_for_host() => {
+                    self.held = true;
+                    break;
+                }
                 Ok(Some(frame)) => {
+                    asked |= whole[at] >> 4 == PUBLISH;
                     result = self.packet(&mut turn, &whole[at..at + frame.end], frame);
                     at += frame.end;
                 }
@@ -221,6 +249,11 @@ impl Connection {
         self.fanout.finish(turn);
         self.hand_in();
         result
+    }
+
+    /// The host is asked once in a batch, before the first message.
+    fn must_wait_for_host(&self) -> bool {
+        !self.draining && self.shared.admission.ready().is_some()
     }
 
     /// Puts the answers of a batch into the queue, after the messages of the batch, so that an
@@ -248,7 +281,7 @@ impl Connection {
         }
         let version5 = self.version5;
         match kind {
-            3 => self.publish(turn, bytes, frame),
+            PUBLISH => self.publish(turn, bytes, frame),
             4 | 5 | 7 => self.acknowledged(kind, bytes, frame),
             6 => self.release(bytes, frame),
             8 => self.subscribe(turn, &control::subscribe(bytes, frame, version5)?),

@@ -72,7 +72,10 @@ impl Session {
         let limits = &shared.limits;
         let mut queue = lock(&self.queue);
         if !queue.online {
-            let kept = if take.qos == 0 { 0 } else { queue.push_what_fits(take, limits) };
+            if take.qos == 0 {
+                return false; // not kept for who is away, and not counted as lost
+            }
+            let kept = queue.push_what_fits(take, limits);
             self.count_dropped(shared, &mut queue.dropped, count - kept);
             return false;
         }

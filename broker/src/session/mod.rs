@@ -43,6 +43,8 @@ pub(crate) struct Session {
     pub(crate) writer: AtomicBool,
     /// The queue reached its bound and has not been half empty since.
     pub(crate) full: AtomicBool,
+    /// The broker does not read from the client at present, so its silence means nothing.
+    pub(crate) unread: AtomicBool,
     /// Wakes those who wait for the queue.
     pub(crate) room: Notify,
     /// Wakes the connection so that it looks at `ticket`, `ending` and the broker's phase.
@@ -71,6 +73,7 @@ impl Session {
             pending: AtomicBool::new(false),
             writer: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
             room: Notify::new(),
             kick: Notify::new(),
             ticket: AtomicU64::new(0),
