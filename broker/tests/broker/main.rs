@@ -13,6 +13,7 @@ mod support;
 
 mod admission;
 mod authority;
+mod backpressure;
 mod clients;
 mod connect;
 mod flow;
