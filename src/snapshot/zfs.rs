@@ -16,8 +16,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
-/// Limit of a command that only asks. A healthy pool answers in milliseconds.
+/// Limit of a command that only asks. A healthy pool answers in milliseconds, a busy
+/// machine in a second.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// The same at start, where somebody waits for the hub.
+const START_LIMIT: Duration = Duration::from_secs(3);
 
 /// Snapshots of one dataset.
 #[derive(Debug)]
@@ -50,7 +54,7 @@ impl ZfsEngine {
 
     /// The mountpoint below which the tree lies; remembers that there is one.
     pub(super) async fn covers(&self) -> Result<PathBuf, SnapshotError> {
-        self.covers_within(ASK_LIMIT).await
+        self.covers_within(START_LIMIT).await
     }
 
     async fn covers_within(&self, limit: Duration) -> Result<PathBuf, SnapshotError> {
