@@ -27,5 +27,6 @@ mod publish;
 mod retained;
 mod rumqttd;
 mod sessions;
+mod shared;
 mod subscribe;
 mod wills;
