@@ -147,6 +147,14 @@ impl Shared {
         let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Ended).await;
     }
 
+    pub(crate) fn leave_online(&self, uid: u64) {
+        let mut online = lock(&self.online);
+        online.remove(&uid);
+        if online.len() * 4 < online.capacity() {
+            online.shrink_to_fit();
+        }
+    }
+
     pub(crate) fn session_expiry_max_s(&self) -> u32 {
         u32::try_from(self.limits.session_expiry_max.as_secs()).unwrap_or(u32::MAX)
     }

@@ -96,6 +96,7 @@ impl Connection {
             Phase::Draining(until) => return self.drain(until).await,
             Phase::Ended => return Err(End::Because(Reason::ShuttingDown)),
         }
+        self.fanout.routes.forget_if_stale(&self.shared);
         if let Some(session) = self.fanout.full.pop() {
             return self.wait_for_subscriber(session).await;
         }
