@@ -28,5 +28,6 @@ mod retained;
 mod rumqttd;
 mod sessions;
 mod shared;
+mod standoff;
 mod subscribe;
 mod wills;
