@@ -36,6 +36,15 @@ fn flood(address: SocketAddr, id: &str, from: &str, to: &str, count: usize) -> J
 }
 
 #[test]
+fn two_clients_that_flood_each_other_both_finish() {
+    let server = Server::limited(|limits| limits.queue_max_messages = 500);
+    let here = flood(server.address, "here", "to/here", "to/there", 10_000);
+    let there = flood(server.address, "there", "to/there", "to/here", 10_000);
+    assert_eq!((here.join().unwrap(), there.join().unwrap()), (10_000, 10_000));
+    assert_eq!(server.stats().dropped, 0);
+}
+
+#[test]
 fn a_client_that_floods_itself_finishes() {
     let server = Server::limited(|limits| limits.queue_max_messages = 2_000);
     assert_eq!(flood(server.address, "self", "me", "me", 10_000).join().unwrap(), 10_000);
