@@ -161,4 +161,4 @@ impl Shared {
 }
 
 /// How long a wait may last before the reason for it is looked at again.
-pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(250);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(100);

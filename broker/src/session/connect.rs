@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
 };
 
+use bytes::BytesMut;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
@@ -256,11 +257,13 @@ impl Attached {
             fanout: Fanout::new(session.uid, false),
             acks: Acks::new(AckForm { version5, problem_information, packet_max_bytes }),
             aliases: HashMap::new(),
-            partial: Vec::new(),
+            partial: BytesMut::new(),
+            scanned: 0,
             answers: Vec::new(),
             client_acks: Vec::new(),
             draining: false,
             held: false,
+            ended: false,
             session,
             who,
         }
