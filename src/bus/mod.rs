@@ -1,0 +1,179 @@
+//! Room 1, the bus: bytes in and out.
+//!
+//! What arrives has passed the hub's door, carries its sender and comes in the
+//! order in which subscribers saw it; what the hub says goes out through
+//! [`Publisher`] and arrives like any other message.
+
+mod embedded;
+
+pub use embedded::{EmbeddedBus, Restored};
+
+use crate::name::{By, Topic};
+use bytes::Bytes;
+use std::future::Future;
+use std::pin::Pin;
+
+/// A boxed future, for traits that are used behind a pointer.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Something the hub publishes, in its own name or in that of a door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// Who is the author.
+    pub by: By,
+    /// Where to.
+    pub topic: Topic,
+    /// What; empty on a retained topic clears it.
+    pub payload: Bytes,
+    /// The retain flag; the contract may overrule it.
+    pub retain: bool,
+    /// MQTT 5 correlation data, for answers.
+    pub correlation: Option<Bytes>,
+}
+
+impl Publication {
+    /// A publication of the hub's own.
+    pub fn hub(topic: Topic, payload: impl Into<Bytes>, retain: bool) -> Self {
+        Self { by: By::hub(), topic, payload: payload.into(), retain, correlation: None }
+    }
+}
+
+/// Why a publication did not go out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The contract of the topic refuses it.
+    #[error("{topic} refused: {why}")]
+    Refused {
+        /// The topic.
+        topic: Topic,
+        /// The reason, for people.
+        why: Box<str>,
+    },
+    /// The bus is shutting down.
+    #[error("the bus is closed")]
+    Closed,
+}
+
+/// A message at the door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// Who published it.
+    pub by: By,
+    /// True for what the program itself publishes: only then may `by` speak for the hub.
+    pub inside: bool,
+    /// The topic as it came; not yet one of the mesh.
+    pub topic: Box<str>,
+    /// The payload.
+    pub payload: Bytes,
+    /// The quality of service: 0, 1 or 2.
+    pub qos: u8,
+    /// The packet's retain flag.
+    pub retain: bool,
+    /// What the contract made of it.
+    pub retained: bool,
+    /// MQTT 5 content type.
+    pub content_type: Option<String>,
+    /// MQTT 5 user properties.
+    pub user_properties: Vec<(String, String)>,
+    /// MQTT 5 response topic.
+    pub response_topic: Option<String>,
+    /// MQTT 5 correlation data.
+    pub correlation: Option<Bytes>,
+    /// When it is to be forgotten.
+    pub expires_at: Option<jiff::Timestamp>,
+    /// When it came.
+    pub received_at: jiff::Timestamp,
+}
+
+/// Whether the last message of a topic is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retention {
+    /// Always, whatever the packet says.
+    Always,
+    /// Never, whatever the packet says.
+    Never,
+    /// As the packet says.
+    AsPublished,
+}
+
+/// Why a message was not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The sort, which becomes an MQTT 5 reason code.
+    pub kind: RefusalKind,
+    /// The reason, for people.
+    pub why: Box<str>,
+}
+
+/// The sort of a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// There is no such topic (0x90).
+    Topic,
+    /// The sender may not publish it (0x87).
+    NotAuthorized,
+    /// The payload breaks the contract (0x99).
+    Payload,
+    /// In the contract, and not in this release (0x83).
+    NotYet,
+    /// Too much of something (0x97).
+    Quota,
+}
+
+/// What the bus asks of whoever guards it. Called from the middle of the
+/// broker's work: nothing here may block or publish.
+pub trait Door: Send + Sync + 'static {
+    /// Whether messages of a topic are kept.
+    fn retention(&self, topic: &str) -> Retention;
+    /// Whether somebody may publish a topic; asked once a connection and topic, and for wills.
+    fn may_publish(&self, by: &By, topic: &str) -> bool;
+    /// Whether somebody may subscribe to a filter.
+    fn may_subscribe(&self, by: &By, filter: &str) -> bool;
+    /// Lets a message in, or says why not; in the order in which subscribers see them.
+    ///
+    /// # Errors
+    /// The message is refused: neither kept nor delivered.
+    fn admit(&self, arrival: Arrival) -> Result<(), Refusal>;
+    /// `None`: go on. Otherwise publishers wait until the future resolves.
+    fn ready(&self) -> Option<BoxFuture<'_, ()>>;
+}
+
+/// What other rooms need of the bus: to say something on it.
+pub trait Publisher: Send + Sync + 'static {
+    /// Publishes and resolves when the message is accepted and queued for every receiver.
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>>;
+}
+
+/// Remembers what was published.
+#[cfg(any(test, feature = "fakes"))]
+#[derive(Debug, Default)]
+pub struct FakePublisher(std::sync::Mutex<Vec<Publication>>, tokio::sync::Notify);
+
+#[cfg(any(test, feature = "fakes"))]
+impl FakePublisher {
+    /// What was published so far, taken out.
+    pub fn take(&self) -> Vec<Publication> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Waits until at least one publication is there and takes all.
+    pub async fn next(&self) -> Vec<Publication> {
+        loop {
+            let more = self.1.notified();
+            let taken = self.take();
+            if !taken.is_empty() {
+                return taken;
+            }
+            more.await;
+        }
+    }
+}
+
+#[cfg(any(test, feature = "fakes"))]
+impl Publisher for FakePublisher {
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(publication);
+        self.1.notify_one();
+        Box::pin(async { Ok(()) })
+    }
+}

@@ -1,0 +1,279 @@
+//! TOML, environment and flags to one checked [`Config`].
+//!
+//! Every fault is found here, at load, with the file, the key and the reason.
+//! The built-in defaults are `config/meshfs.toml` itself, so the file cannot
+//! disagree with the program.
+
+mod irc;
+
+pub use irc::{Embedded, Irc, Network};
+
+use crate::name::Dataset;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The defaults, with the why of each: `config/meshfs.toml`.
+pub const DEFAULTS: &str = include_str!("../../config/meshfs.toml");
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The tree.
+    pub root: PathBuf,
+    /// The bus.
+    pub bus: Bus,
+    /// The HTTP interface.
+    pub http: Http,
+    /// IRC.
+    pub irc: Irc,
+    /// Snapshots.
+    pub snapshot: Snapshot,
+    /// Announcements.
+    pub announce: Announce,
+    /// Liveness of nodes.
+    pub nodes: Nodes,
+}
+
+/// Section `bus`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bus {
+    /// Which broker.
+    pub mode: BusMode,
+    /// Where the embedded broker listens.
+    pub listen: SocketAddr,
+    /// Largest MQTT packet in bytes.
+    pub packet_max_bytes: usize,
+    /// Most clients at once.
+    pub connections_max: usize,
+}
+
+/// Which broker carries the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all = "lowercase")]
+pub enum BusMode {
+    /// The hub's own.
+    Embedded,
+}
+
+/// Section `http`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Where it listens.
+    pub listen: SocketAddr,
+}
+
+/// Section `snapshot`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// Which engine.
+    pub engine: EngineKind,
+    /// The dataset of the root; `None`: the one that is mounted there.
+    #[serde(deserialize_with = "dataset")]
+    pub dataset: Option<Dataset>,
+}
+
+/// Which engine takes the snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all = "lowercase")]
+pub enum EngineKind {
+    /// By the file system of the root.
+    Auto,
+    /// The `zfs` command.
+    Zfs,
+    /// `btrfs subvolume snapshot`.
+    Btrfs,
+    /// A copy below the root.
+    Copy,
+}
+
+// Read by hand, because what serde says of an unknown variant through the crate `config`
+// does not name the variants that there are.
+impl TryFrom<String> for BusMode {
+    type Error = String;
+    fn try_from(raw: String) -> Result<Self, String> {
+        match raw.as_str() {
+            "embedded" => Ok(Self::Embedded),
+            _ => Err(format!("{raw:?} is not a bus mode of this release: \"embedded\"")),
+        }
+    }
+}
+
+impl TryFrom<String> for EngineKind {
+    type Error = String;
+    fn try_from(raw: String) -> Result<Self, String> {
+        match raw.as_str() {
+            "auto" => Ok(Self::Auto),
+            "zfs" => Ok(Self::Zfs),
+            "btrfs" => Ok(Self::Btrfs),
+            "copy" => Ok(Self::Copy),
+            _ => Err(format!("{raw:?} is not an engine: \"auto\", \"zfs\", \"btrfs\" or \"copy\"")),
+        }
+    }
+}
+
+/// Section `announce`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Announce {
+    /// An announcement ends by then.
+    #[serde(with = "humantime_serde")]
+    pub deadline: Duration,
+    /// How many may wait for a snapshot.
+    pub waiting_max: usize,
+}
+
+/// Section `nodes`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nodes {
+    /// Silence after which a node is late.
+    #[serde(with = "humantime_serde")]
+    pub late_after: Duration,
+    /// Silence after which a node is lost.
+    #[serde(with = "humantime_serde")]
+    pub lost_after: Duration,
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file named on the command line is not there.
+    #[error("configuration file {0} does not exist")]
+    Missing(PathBuf),
+    /// A file, variable or flag does not say what it should.
+    #[error("{fault} (read from {sources})")]
+    Invalid {
+        /// The key and the reason.
+        fault: String,
+        /// Where it can have come from.
+        sources: String,
+    },
+    /// A value that reads well and means nothing good.
+    #[error("{key} = {value}: {why}")]
+    Refused {
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: String,
+        /// Why, and what to write instead.
+        why: String,
+    },
+}
+
+fn dataset<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Dataset>, D::Error> {
+    let raw = String::deserialize(deserializer)?;
+    if raw.is_empty() {
+        return Ok(None);
+    }
+    Dataset::parse(&raw).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// The places a value can have come from, for an error.
+fn sources(
+    file: &Path,
+    environment: &config::Map<String, String>,
+    flags: &[(&str, String)],
+) -> String {
+    let file = file.is_file().then(|| file.display().to_string());
+    let mut variables: Vec<_> = environment.keys().cloned().collect();
+    variables.sort();
+    let flags = flags.iter().map(|(key, _)| format!("the flag for {key}"));
+    let all: Vec<_> = file.into_iter().chain(variables).chain(flags).collect();
+    if all.is_empty() { "the built-in defaults".into() } else { all.join(", ") }
+}
+
+impl Config {
+    /// Reads the defaults, `file` (or `config/meshfs.toml` where that exists),
+    /// the environment and `flags` (key and value), in this order.
+    ///
+    /// # Errors
+    /// The first fault, with the file or variable, the key and the reason.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[(&str, String)],
+    ) -> Result<Self, ConfigError> {
+        use config::{Environment, File, FileFormat};
+        if let Some(file) = file.filter(|f| !f.is_file()) {
+            return Err(ConfigError::Missing(file.to_owned()));
+        }
+        let path = file.unwrap_or(Path::new("config/meshfs.toml"));
+        let environment = environment.into_iter().filter(|(k, _)| k.starts_with("MESHFS__"));
+        let environment: config::Map<String, String> = environment.collect();
+        let sources = sources(path, &environment, flags);
+        let invalid = |e: config::ConfigError| ConfigError::Invalid {
+            fault: e.to_string(),
+            sources: sources.clone(),
+        };
+        let mut builder = config::Config::builder()
+            .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
+            .add_source(File::from(path).format(FileFormat::Toml).required(file.is_some()))
+            .add_source(
+                Environment::with_prefix("MESHFS")
+                    .prefix_separator("__")
+                    .separator("__")
+                    .source(Some(environment)),
+            );
+        for (key, value) in flags {
+            builder = builder.set_override(*key, value.as_str()).map_err(invalid)?;
+        }
+        let read = builder.build().map_err(invalid)?;
+        let config: Self = read.try_deserialize().map_err(invalid)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let refused = |key, value: &dyn std::fmt::Display, why: &str| {
+            Err(ConfigError::Refused { key, value: value.to_string(), why: why.into() })
+        };
+        let open = "anybody who reaches it could do anything; listen on a loopback address such as 127.0.0.1";
+        for (key, listen) in [("bus.listen", self.bus.listen), ("http.listen", self.http.listen)] {
+            if !listen.ip().is_loopback() {
+                return refused(key, &listen, open);
+            }
+        }
+        if self.irc.networks.is_empty() && !self.irc.embedded.listen.ip().is_loopback() {
+            return refused("irc.embedded.listen", &self.irc.embedded.listen, open);
+        }
+        if self.root.as_os_str().is_empty() {
+            return refused("root", &"\"\"", "name a folder");
+        }
+        if !(1024..=64 << 20).contains(&self.bus.packet_max_bytes) {
+            return refused("bus.packet_max_bytes", &self.bus.packet_max_bytes, "1024 to 67108864");
+        }
+        if self.bus.connections_max == 0 {
+            return refused("bus.connections_max", &0, "at least 1");
+        }
+        if !(Duration::from_millis(100)..=Duration::from_secs(3600))
+            .contains(&self.announce.deadline)
+        {
+            let value = humantime::format_duration(self.announce.deadline);
+            return refused("announce.deadline", &value, "100ms to 1h");
+        }
+        if !(1..=10_000).contains(&self.announce.waiting_max) {
+            return refused("announce.waiting_max", &self.announce.waiting_max, "1 to 10000");
+        }
+        if self.nodes.late_after.is_zero() || self.nodes.lost_after <= self.nodes.late_after {
+            let value = humantime::format_duration(self.nodes.lost_after);
+            return refused("nodes.lost_after", &value, "must be longer than nodes.late_after");
+        }
+        if self.snapshot.engine == EngineKind::Copy && self.snapshot.dataset.is_some() {
+            return refused(
+                "snapshot.dataset",
+                &"set",
+                "the copy engine has no dataset; leave it empty",
+            );
+        }
+        self.irc.check()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+use super::*;
+
+fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("meshfs.toml");
+    std::fs::write(&file, text).unwrap();
+    let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    Config::load(Some(&file), environment, &[])
+}
+
+#[test]
+fn the_defaults_are_a_whole_configuration() {
+    let config = load("", &[]).unwrap();
+    assert_eq!(config.bus.listen.to_string(), "127.0.0.1:1883");
+    assert_eq!(config.snapshot.dataset, None);
+    assert_eq!(config.irc.embedded.channel.as_str(), "#mesh");
+    assert_eq!(config.announce.deadline, Duration::from_secs(30));
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_flags_over_both() {
+    let file = "root = \"/from/file\"\n[bus]\nlisten = \"127.0.0.1:1\"";
+    let environment = [("MESHFS__ROOT", "/from/env"), ("MESHFS__IRC__EMBEDDED__LISTEN", "[::1]:0")];
+    let config = load(file, &environment).unwrap();
+    assert_eq!(config.root, Path::new("/from/env"));
+    assert_eq!(config.irc.embedded.listen.to_string(), "[::1]:0");
+    assert_eq!(config.bus.listen.port(), 1);
+    let flags = [("root", "/from/flag".to_owned())];
+    let config = Config::load(None, [("MESHFS__ROOT".into(), "/env".into())], &flags).unwrap();
+    assert_eq!(config.root, Path::new("/from/flag"));
+}
+
+#[test]
+fn numbers_and_durations_come_from_the_environment_too() {
+    let environment =
+        [("MESHFS__ANNOUNCE__DEADLINE", "2s"), ("MESHFS__BUS__PACKET_MAX_BYTES", "2048")];
+    let config = load("", &environment).unwrap();
+    assert_eq!(config.announce.deadline, Duration::from_secs(2));
+    assert_eq!(config.bus.packet_max_bytes, 2048);
+}
+
+#[test]
+fn a_fault_names_the_key_and_the_reason() {
+    for (text, named) in [
+        ("roots = 1", &["roots"][..]),
+        ("[bus]\nlisten = \"nowhere\"", &["bus.listen", "meshfs.toml"]),
+        ("[bus]\nlisten = \"0.0.0.0:1883\"", &["bus.listen", "loopback"]),
+        ("[http]\nlisten = \"192.168.1.1:80\"", &["http.listen", "loopback"]),
+        ("[bus]\nmode = \"external\"", &["external", "embedded"]),
+        ("[bus]\nport = 1", &["port"]),
+        ("[announce]\ndeadline = \"soon\"", &["announce.deadline"]),
+        ("[announce]\ndeadline = \"0s\"", &["announce.deadline", "100ms"]),
+        ("[snapshot]\nengine = \"tar\"", &["tar", "zfs"]),
+        ("[snapshot]\ndataset = \"-rf\"", &["snapshot.dataset"]),
+        ("[nodes]\nlate_after = \"3m\"", &["nodes.lost_after"]),
+        (
+            "[[irc.networks]]\nname = \"x\"\nserver = \"y\"\nnick = \"z\"\nchannels = [\"#m\"]",
+            &["host:port"],
+        ),
+        (
+            "[[irc.networks]]\nname = \"x\"\nserver = \"y:1\"\nnick = \"z\"\nchannels = [\"m m\"]",
+            &["channels"],
+        ),
+        ("not toml", &["meshfs.toml"]),
+    ] {
+        let error = load(text, &[]).expect_err(text).to_string();
+        for word in named {
+            assert!(error.contains(word), "{text:?} gives {error:?}, which lacks {word:?}");
+        }
+    }
+    let error = Config::load(Some(Path::new("/nowhere.toml")), [], &[]).unwrap_err().to_string();
+    assert!(error.contains("/nowhere.toml"), "{error}");
+}

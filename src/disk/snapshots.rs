@@ -1,0 +1,223 @@
+//! Snapshots, one after the other: a barrier for all that came before, the
+//! engine under its deadline, and an outcome for every announcement.
+
+use super::files::{Files, chain};
+use super::record::{Job, publication};
+use crate::bus::{Publication, Publisher};
+use crate::clock::Clock;
+use crate::mesh::{Asked, Batch, Effect, conclude, state, telling};
+use crate::message::contract::topics;
+use crate::message::{Explained, Outcome, SnapshotRecord, SnapshotRef, State, Timings};
+use crate::snapshot::{Engine, Labels, Request, SnapshotError, Taken};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+pub(super) struct Snapshots {
+    pub(super) files: Files,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) publisher: Arc<dyn Publisher>,
+    pub(super) record: mpsc::Sender<Job>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) batches: mpsc::Receiver<Batch>,
+}
+
+/// An announcement that still has no outcome, and when it must have one.
+struct Due {
+    asked: Asked,
+    by: Instant,
+}
+
+/// What became of a batch.
+struct Ended {
+    result: Result<SnapshotRecord, String>,
+    persist: Duration,
+    snapshot: Duration,
+}
+
+impl Snapshots {
+    pub(super) async fn run(mut self) {
+        while let Some(batch) = self.batches.recv().await {
+            self.end(batch).await;
+        }
+    }
+
+    /// Takes one snapshot and gives every announcement of the batch its outcome in time.
+    async fn end(&self, batch: Batch) {
+        let began = Instant::now();
+        let mut due: Vec<Due> = batch
+            .asked
+            .iter()
+            .map(|(asked, give_up_in)| Due { asked: asked.clone(), by: began + *give_up_in })
+            .collect();
+        due.sort_by_key(|due| due.by);
+        let last = due.last().map_or(began, |due| due.by);
+        let taking = self.take(&batch, last);
+        tokio::pin!(taking);
+        let ended = loop {
+            let Some(first) = due.first() else { break taking.await };
+            tokio::select! {
+                biased;
+                ended = &mut taking => break ended,
+                () = tokio::time::sleep_until(first.by) => {
+                    let Due { asked, .. } = due.remove(0);
+                    let waited = Timings { persist: millis(began.elapsed()), ..Timings::default() };
+                    self.conclude(&asked, Err(self.deadline_passed()), waited).await;
+                }
+            }
+        };
+        if let Ok(record) = &ended.result {
+            self.publish_record(record).await;
+        }
+        let timings = Timings {
+            persist: millis(ended.persist),
+            snapshot: millis(ended.snapshot),
+            ..Timings::default()
+        };
+        for Due { asked, .. } in due {
+            let result = ended.result.as_ref().map_err(Clone::clone);
+            self.conclude(&asked, result, timings).await;
+        }
+    }
+
+    async fn take(&self, batch: &Batch, last: Instant) -> Ended {
+        let began = Instant::now();
+        if tokio::time::timeout_at(last, self.persisted()).await.is_err() {
+            let result = Err(self.deadline_passed());
+            return Ended { result, persist: began.elapsed(), snapshot: Duration::ZERO };
+        }
+        let persist = began.elapsed();
+        for (asked, _) in &batch.asked {
+            self.publish(publication(telling(&state(asked, State::Snapshotting)))).await;
+        }
+        let began_at = self.clock.now().wall;
+        let began = Instant::now();
+        let deadline = last.saturating_duration_since(began);
+        let request = Request { name: batch.name.clone(), labels: labels(batch), deadline };
+        // The engine keeps its own deadline; this one is for an engine that does not.
+        let taken = tokio::time::timeout_at(last, self.engine.take(request)).await;
+        let snapshot = began.elapsed();
+        let result = match taken {
+            Ok(Ok(taken)) => {
+                info!(snapshot = %batch.name, ?snapshot, announcements = batch.asked.len(), "snapshot taken");
+                Ok(record(batch, taken, began_at, self.clock.now().wall))
+            }
+            Ok(Err(failure)) => {
+                error!(snapshot = %batch.name, error = chain(&failure), "snapshot not taken");
+                Err(why(&failure))
+            }
+            Err(_) => {
+                error!(snapshot = %batch.name, "snapshot not taken in time");
+                Err(self.deadline_passed())
+            }
+        };
+        Ended { result, persist, snapshot }
+    }
+
+    /// Resolves when all that was received before is on disk, the journal included.
+    async fn persisted(&self) {
+        let (done, barrier) = oneshot::channel();
+        if self.record.send(Job::Barrier(done)).await.is_ok() {
+            // An error means that the hub is shutting down; the files still count.
+            let _ = barrier.await;
+        }
+        self.files.flushed().await;
+    }
+
+    fn deadline_passed(&self) -> String {
+        match self.files.trouble() {
+            Some(trouble) => {
+                format!("deadline passed: the live store cannot be written: {trouble}")
+            }
+            None => {
+                format!("deadline passed: the {} engine did not answer in time", self.engine.name())
+            }
+        }
+    }
+
+    async fn publish_record(&self, record: &SnapshotRecord) {
+        // Strings, numbers and maps with string keys: it always serialises.
+        let payload = serde_json::to_vec(record).unwrap_or_default();
+        let topic = topics::snapshot(&record.snapshot.name);
+        self.publish(Publication::hub(topic, payload, true)).await;
+    }
+
+    async fn publish(&self, publication: Publication) {
+        let topic = publication.topic.clone();
+        if let Err(error) = self.publisher.publish(publication).await {
+            warn!(%topic, error = chain(&error), "not published");
+        }
+    }
+
+    async fn conclude(
+        &self,
+        asked: &Asked,
+        result: Result<&SnapshotRecord, String>,
+        spent: Timings,
+    ) {
+        let now = self.clock.now().wall;
+        let total = u64::try_from(now.duration_since(asked.requested_at).as_millis()).unwrap_or(0);
+        let timings_ms = Timings { total, ..spent };
+        let outcome = match result {
+            Ok(record) => Outcome {
+                snapshot: Some(record.snapshot.clone()),
+                confirmed_at: Some(record.taken_at),
+                timings_ms,
+                ..state(asked, State::Confirmed)
+            },
+            Err(why) => Outcome { error: Some(why), timings_ms, ..state(asked, State::Failed) },
+        };
+        let Effect::Journal { line, then } = conclude(outcome, now) else { return };
+        if self.record.send(Job::Line(line, then)).await.is_err() {
+            error!(id = %asked.id, "outcome lost: the journal has ended");
+        }
+    }
+}
+
+fn labels(batch: &Batch) -> Labels {
+    let first = batch.asked.first().map(|(asked, _)| asked);
+    Labels {
+        reason: first.map(|a| a.reason.clone()).unwrap_or_default(),
+        source: first.and_then(|a| a.source.clone()),
+        id: first.map(|a| a.id.to_string()).unwrap_or_default(),
+        ids: batch.asked.iter().map(|(asked, _)| asked.id.to_string()).collect(),
+        flush: batch.asked.iter().any(|(asked, _)| asked.flush),
+    }
+}
+
+fn record(
+    batch: &Batch,
+    taken: Taken,
+    began_at: jiff::Timestamp,
+    taken_at: jiff::Timestamp,
+) -> SnapshotRecord {
+    let explained = |(asked, _): &(Asked, Duration)| Explained {
+        id: asked.id.clone(),
+        reason: asked.reason.clone(),
+        source: asked.source.clone(),
+        by: asked.by.clone(),
+        requested_at: asked.requested_at,
+    };
+    SnapshotRecord {
+        snapshot: SnapshotRef {
+            name: batch.name.clone(),
+            engine: taken.engine.to_owned(),
+            full: taken.full,
+            guid: taken.guid,
+            txg: taken.txg,
+        },
+        began_at,
+        taken_at,
+        announcements: batch.asked.iter().map(explained).collect(),
+    }
+}
+
+fn why(failure: &SnapshotError) -> String {
+    chain(failure)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

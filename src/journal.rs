@@ -1,0 +1,156 @@
+//! The append-only record: `journal/<date>.jsonl`, one JSON object a line.
+//!
+//! Lines are only ever added. A line that a crash cut short is closed with a
+//! line end before the next one is written, and skipped when read back.
+
+use crate::message::{Entry, JournalLine};
+use jiff::Timestamp;
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use tracing::warn;
+
+/// How much of a day is read back at start: the newest part counts.
+const RECALL_MAX_BYTES: u64 = 64 << 20;
+
+/// The journal of a tree.
+#[derive(Debug)]
+pub struct Journal {
+    folder: PathBuf,
+    today: Option<(String, File)>,
+}
+
+impl Journal {
+    /// The journal below `root`, made if it is missing.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        let folder = root.join("journal");
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self { folder, today: None })
+    }
+
+    /// Adds lines in one write.
+    ///
+    /// # Errors
+    /// The disk refused; part of the lines may be there.
+    pub fn append(&mut self, lines: &[JournalLine]) -> io::Result<()> {
+        let mut rest = lines;
+        while let [first, ..] = rest {
+            let date = first.time.strftime("%Y-%m-%d").to_string();
+            let same = |line: &&JournalLine| line.time.strftime("%Y-%m-%d").to_string() == date;
+            let count = rest.iter().take_while(same).count().max(1);
+            let (day, later) = rest.split_at(count);
+            let mut text = Vec::new();
+            for line in day {
+                serde_json::to_writer(&mut text, line)?;
+                text.push(b'\n');
+            }
+            let written = self.file(&date).and_then(|file| file.write_all(&text));
+            if written.is_err() {
+                self.today = None; // the next try opens it afresh and closes a cut line
+            }
+            written?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, date: &str) -> io::Result<&mut File> {
+        let file = match self.today.take() {
+            Some((day, file)) if day == date => file,
+            _ => self.open_day(date)?,
+        };
+        Ok(&mut self.today.insert((date.to_owned(), file)).1)
+    }
+
+    fn open_day(&self, date: &str) -> io::Result<File> {
+        let flags =
+            OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = self.folder.join(format!("{date}.jsonl"));
+        let mut file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?);
+        if file.seek(SeekFrom::End(0))? > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            let mut last = [0];
+            file.read_exact(&mut last)?;
+            if last != *b"\n" {
+                file.write_all(b"\n")?;
+            }
+        }
+        Ok(file)
+    }
+
+    /// What was journalled on the day of `now` and the day before, oldest first.
+    ///
+    /// # Errors
+    /// A file is there and cannot be read.
+    pub fn recall(&self, now: Timestamp) -> io::Result<Vec<Entry>> {
+        let yesterday = now - jiff::SignedDuration::from_hours(24);
+        let mut entries = Vec::new();
+        for day in [yesterday, now] {
+            let path = self.folder.join(day.strftime("%Y-%m-%d.jsonl").to_string());
+            let mut file = match File::open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let length = file.seek(SeekFrom::End(0))?;
+            file.seek(SeekFrom::Start(length.saturating_sub(RECALL_MAX_BYTES)))?;
+            let mut text = Vec::new();
+            file.take(RECALL_MAX_BYTES).read_to_end(&mut text)?;
+            let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            let mut skipped = 0_u64;
+            entries.extend(lines.filter_map(|line| {
+                let read = serde_json::from_slice::<JournalLine>(line).map(|line| line.entry);
+                skipped += u64::from(read.is_err());
+                read.ok()
+            }));
+            if skipped > 0 {
+                warn!(path = %path.display(), lines = skipped, "journal lines not understood");
+            }
+        }
+        Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(time: &str, count: u64) -> JournalLine {
+        JournalLine { time: time.parse().unwrap(), entry: Entry::Refusals { count } }
+    }
+
+    #[test]
+    fn lines_go_to_the_file_of_their_day_and_come_back_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path()).unwrap();
+        let lines = [
+            line("2026-06-14T23:00:00Z", 0),
+            line("2026-06-15T23:59:59Z", 1),
+            line("2026-06-16T00:00:00Z", 2),
+        ];
+        journal.append(&lines).unwrap();
+        journal.append(&[line("2026-06-16T10:00:00Z", 3)]).unwrap();
+        assert!(dir.path().join("journal/2026-06-14.jsonl").exists());
+        let recalled = journal.recall("2026-06-16T12:00:00Z".parse().unwrap()).unwrap();
+        let expected: Vec<_> = (1..=3).map(|count| Entry::Refusals { count }).collect();
+        assert_eq!(recalled, expected);
+    }
+
+    #[test]
+    fn a_line_cut_by_a_crash_spoils_only_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("journal/2026-06-16.jsonl");
+        Journal::open(dir.path()).unwrap().append(&[line("2026-06-16T00:00:00Z", 1)]).unwrap();
+        let mut text = std::fs::read(&file).unwrap();
+        text.extend_from_slice(b"{\"time\":\"2026-06-16T00:0");
+        std::fs::write(&file, text).unwrap();
+        let mut journal = Journal::open(dir.path()).unwrap();
+        journal.append(&[line("2026-06-16T00:00:02Z", 2)]).unwrap();
+        let recalled = journal.recall("2026-06-16T12:00:00Z".parse().unwrap()).unwrap();
+        assert_eq!(recalled, [Entry::Refusals { count: 1 }, Entry::Refusals { count: 2 }]);
+    }
+}

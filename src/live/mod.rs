@@ -1,0 +1,18 @@
+//! Room 4, the live store: retained messages as files.
+//!
+//! `live/` is what the mesh says is true now, one file per retained topic, so
+//! that a snapshot of its dataset is a snapshot of the mesh.
+//!
+//! Invariants:
+//! - A reader sees the old payload or the new one, never a mixture.
+//! - Two different topics never share a file.
+//! - No symbolic link below the root is followed.
+//! - What this module did not write is set aside, never served and never deleted.
+
+mod atomic;
+mod meta;
+pub mod path;
+mod store;
+
+pub use meta::Meta;
+pub use store::{Aside, Loaded, Meaning, Retained, Store, StoreError};

@@ -1,0 +1,82 @@
+//! Who did something, and through which door.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A way into the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Door {
+    /// A client of the bus.
+    Mqtt,
+    /// A request to the HTTP interface.
+    Http,
+    /// The `meshfs` command.
+    Cli,
+    /// A command typed in an IRC channel.
+    Irc,
+    /// A file dropped into `queue/`.
+    Queue,
+    /// The hub itself.
+    Hub,
+}
+
+impl Door {
+    /// The door of a word, if it is one.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        let all = [Self::Mqtt, Self::Http, Self::Cli, Self::Irc, Self::Queue, Self::Hub];
+        all.into_iter().find(|door| door.as_str() == word)
+    }
+
+    /// The word used on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::Http => "http",
+            Self::Cli => "cli",
+            Self::Irc => "irc",
+            Self::Queue => "queue",
+            Self::Hub => "hub",
+        }
+    }
+}
+
+/// Who sent a message, as the door saw it.
+///
+/// `client` is the MQTT client id, the HTTP peer address, or
+/// `network/#channel/nick!user@host` on IRC. `user` is set only when the door
+/// authenticated somebody.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct By {
+    /// The way in.
+    pub door: Door,
+    /// What the door knows of the sender.
+    pub client: Box<str>,
+    /// The authenticated user, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Box<str>>,
+}
+
+impl By {
+    /// The hub itself.
+    #[must_use]
+    pub fn hub() -> Self {
+        Self::new(Door::Hub, "hub")
+    }
+
+    /// A sender without an authenticated user.
+    pub fn new(door: Door, client: impl Into<Box<str>>) -> Self {
+        Self { door, client: client.into(), user: None }
+    }
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.user {
+            Some(user) => write!(f, "{user} ({}:{})", self.door.as_str(), self.client),
+            None => write!(f, "{}:{}", self.door.as_str(), self.client),
+        }
+    }
+}
