@@ -31,8 +31,15 @@ impl SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        Now { wall: jiff::Timestamp::now(), steady: self.0.elapsed() }
+        Now { wall: to_millis(jiff::Timestamp::now()), steady: self.0.elapsed() }
     }
+}
+
+/// Cut to milliseconds, as names of snapshots are: so a snapshot that begins
+/// after a request never seems, by its name, to be older.
+#[must_use]
+pub fn to_millis(at: jiff::Timestamp) -> jiff::Timestamp {
+    jiff::Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at)
 }
 
 /// A clock that stands still until told to move.

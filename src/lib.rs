@@ -2,9 +2,12 @@
 
 pub mod bridge;
 pub mod bus;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod disk;
+pub mod http;
+pub mod hub;
 pub mod journal;
 pub mod live;
 pub mod mesh;

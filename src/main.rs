@@ -1,3 +1,5 @@
-//! The meshfs program.
+//! The meshfs program: `meshfs help` tells what it does.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    meshfs::cli::main()
+}

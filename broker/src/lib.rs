@@ -1,1 +1,49 @@
-//! An embeddable MQTT broker.
+//! An embeddable MQTT broker for 3.1.1 and 5.0 that asks its host what to admit and where retained
+//! messages live.
+//!
+//! The way of a message: [`listener`] lets a connection in, `session::connect` finds out who it is
+//! and attaches it to its session, `session::connection` reads batches and splits them with
+//! [`codec`], [`fanout`] finds takers through [`routes`] in the [`subscriptions`] tree, asks the
+//! host ([`Admission`]), stores ([`RetainedStore`]), encodes runs into [`chunk`]s and puts them into the sessions'
+//! queues, and `session::deliver` writes them.
+//!
+//! What always holds:
+//! - Retained messages are admitted, stored and queued in one order that all subscribers see; a
+//!   subscriber never ends with an older value than the store.
+//! - Everything that comes from a client is bounded, and freed when its session ends.
+//! - Nobody waits for a client that takes nothing.
+
+pub(crate) mod listener;
+pub(crate) mod stream;
+
+pub(crate) mod codec;
+pub(crate) mod session;
+
+pub(crate) mod chunk;
+pub(crate) mod fanout;
+pub(crate) mod routes;
+pub(crate) mod subscriptions;
+
+pub(crate) mod housekeeping;
+pub(crate) mod lock;
+pub(crate) mod shared;
+pub(crate) mod tasks;
+
+mod api;
+mod broker;
+mod properties;
+mod retained;
+mod settings;
+mod stats;
+mod topic;
+
+pub use api::{
+    Admission, Admitted, Authority, BoxFuture, ConnectRefused, Credentials, Identity, Incoming,
+    QoS, Refusal, RefusalReason, Retention,
+};
+pub use broker::{Broker, Outgoing};
+pub use properties::{Properties, PropertiesBuilder};
+pub use retained::{MemoryStore, Retained, RetainedStore};
+pub use settings::{Limits, Settings, StartError};
+pub use stats::Stats;
+pub use topic::{filter_matches, valid_filter, valid_topic};

@@ -4,6 +4,10 @@
 //! order in which subscribers saw it; what the hub says goes out through
 //! [`Publisher`] and arrives like any other message.
 
+mod embedded;
+
+pub use embedded::{EmbeddedBus, Restored};
+
 use crate::name::{By, Topic};
 use bytes::Bytes;
 use std::future::Future;
@@ -48,6 +52,90 @@ pub enum PublishError {
     /// The bus is shutting down.
     #[error("the bus is closed")]
     Closed,
+}
+
+/// A message at the door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// Who published it.
+    pub by: By,
+    /// True for what the program itself publishes: only then may `by` speak for the hub.
+    pub inside: bool,
+    /// The topic as it came; not yet one of the mesh.
+    pub topic: Box<str>,
+    /// The payload.
+    pub payload: Bytes,
+    /// The quality of service: 0, 1 or 2.
+    pub qos: u8,
+    /// The packet's retain flag.
+    pub retain: bool,
+    /// What the contract made of it.
+    pub retained: bool,
+    /// MQTT 5 content type.
+    pub content_type: Option<String>,
+    /// MQTT 5 user properties.
+    pub user_properties: Vec<(String, String)>,
+    /// MQTT 5 response topic.
+    pub response_topic: Option<String>,
+    /// MQTT 5 correlation data.
+    pub correlation: Option<Bytes>,
+    /// When it is to be forgotten.
+    pub expires_at: Option<jiff::Timestamp>,
+    /// When it came.
+    pub received_at: jiff::Timestamp,
+}
+
+/// Whether the last message of a topic is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retention {
+    /// Always, whatever the packet says.
+    Always,
+    /// Never, whatever the packet says.
+    Never,
+    /// As the packet says.
+    AsPublished,
+}
+
+/// Why a message was not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The sort, which becomes an MQTT 5 reason code.
+    pub kind: RefusalKind,
+    /// The reason, for people.
+    pub why: Box<str>,
+}
+
+/// The sort of a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// There is no such topic (0x90).
+    Topic,
+    /// The sender may not publish it (0x87).
+    NotAuthorized,
+    /// The payload breaks the contract (0x99).
+    Payload,
+    /// In the contract, and not in this release (0x83).
+    NotYet,
+    /// Too much of something (0x97).
+    Quota,
+}
+
+/// What the bus asks of whoever guards it. Called from the middle of the
+/// broker's work: nothing here may block or publish.
+pub trait Door: Send + Sync + 'static {
+    /// Whether messages of a topic are kept.
+    fn retention(&self, topic: &str) -> Retention;
+    /// Whether somebody may publish a topic; asked once a connection and topic, and for wills.
+    fn may_publish(&self, by: &By, topic: &str) -> bool;
+    /// Whether somebody may subscribe to a filter.
+    fn may_subscribe(&self, by: &By, filter: &str) -> bool;
+    /// Lets a message in, or says why not; in the order in which subscribers see them.
+    ///
+    /// # Errors
+    /// The message is refused: neither kept nor delivered.
+    fn admit(&self, arrival: Arrival) -> Result<(), Refusal>;
+    /// `None`: go on. Otherwise publishers wait until the future resolves.
+    fn ready(&self) -> Option<BoxFuture<'_, ()>>;
 }
 
 /// What other rooms need of the bus: to say something on it.

@@ -2,11 +2,11 @@
 
 use super::ConfigError;
 use crate::name::{Channel, NetworkName, Nick};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// Section `irc`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Irc {
     /// Networks to join; with none the hub runs its own server.
@@ -16,7 +16,7 @@ pub struct Irc {
 }
 
 /// Section `irc.embedded`: the house server.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Embedded {
     /// Where it listens.
@@ -30,7 +30,7 @@ pub struct Embedded {
 }
 
 /// An entry of `irc.networks`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
     /// Its name in topics.

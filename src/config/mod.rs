@@ -9,7 +9,7 @@ mod irc;
 pub use irc::{Embedded, Irc, Network};
 
 use crate::name::Dataset;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use std::time::Duration;
 pub const DEFAULTS: &str = include_str!("../../config/meshfs.toml");
 
 /// Everything that can be set.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The tree.
@@ -38,7 +38,7 @@ pub struct Config {
 }
 
 /// Section `bus`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bus {
     /// Which broker.
@@ -52,15 +52,15 @@ pub struct Bus {
 }
 
 /// Which broker carries the bus.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all = "lowercase")]
 pub enum BusMode {
     /// The hub's own.
     Embedded,
 }
 
 /// Section `http`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
     /// Where it listens.
@@ -68,7 +68,7 @@ pub struct Http {
 }
 
 /// Section `snapshot`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Snapshot {
     /// Which engine.
@@ -79,8 +79,8 @@ pub struct Snapshot {
 }
 
 /// Which engine takes the snapshots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all = "lowercase")]
 pub enum EngineKind {
     /// By the file system of the root.
     Auto,
@@ -118,7 +118,7 @@ impl TryFrom<String> for EngineKind {
 }
 
 /// Section `announce`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Announce {
     /// An announcement ends by then.
@@ -129,7 +129,7 @@ pub struct Announce {
 }
 
 /// Section `nodes`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nodes {
     /// Silence after which a node is late.

@@ -41,7 +41,7 @@ pub struct Disk {
 /// What has to end when the hub does.
 #[derive(Debug)]
 pub struct DiskTasks {
-    writer: std::thread::JoinHandle<()>,
+    writer: Option<std::thread::JoinHandle<()>>,
     recorder: JoinHandle<()>,
     snapshots: JoinHandle<()>,
 }
@@ -89,15 +89,16 @@ impl Disk {
             batches: asked,
         };
         let tasks = DiskTasks {
-            writer,
+            writer: Some(writer),
             recorder: tokio::spawn(recorder.run()),
             snapshots: tokio::spawn(snapshots.run()),
         };
         Ok((Self { files, record, batches }, tasks, aside))
     }
 
-    /// Does what is the disk's to do and gives back what is not.
-    pub fn perform(&self, effect: Effect) -> Option<Effect> {
+    /// Does what is the disk's to do and gives back what is not. Waits only for
+    /// room in the journal's queue, which a hanging disk does not fill for long.
+    pub async fn perform(&self, effect: Effect) -> Option<Effect> {
         match effect {
             Effect::Store(received) => self.files.put(received),
             Effect::Remove(topic) => self.files.remove(topic),
@@ -107,23 +108,13 @@ impl Disk {
                 }
             }
             Effect::Journal { line, then } => {
-                if let Err(refused) = self.record.try_send(Job::Line(line, then)) {
-                    error!(%refused, "journal line lost: the queue is full");
-                    let (mpsc::error::TrySendError::Full(job)
-                    | mpsc::error::TrySendError::Closed(job)) = refused;
-                    if let Job::Line(_, Some(then)) = job {
-                        return Some(Effect::Publish(then));
-                    }
+                if self.record.send(Job::Line(line, then)).await.is_err() {
+                    error!("journal line lost: its task has ended");
                 }
             }
             other => return Some(other),
         }
         None
-    }
-
-    /// Waits until the journal has room for `lines` more; false if it has ended.
-    pub async fn room(&self, lines: usize) -> bool {
-        self.record.reserve_many(lines).await.is_ok()
     }
 
     /// What the disk refuses at the moment, for `mesh/hub` and `/readyz`.
@@ -136,14 +127,15 @@ impl Disk {
 impl DiskTasks {
     /// Ends the worker: the snapshot under way is waited for, then what is
     /// pending is written. The caller limits the time.
-    pub async fn end(self, disk: Disk) {
+    pub async fn end(&mut self, disk: Disk) {
         let Disk { files, record, batches } = disk;
         drop(batches);
-        ended("snapshots", self.snapshots.await);
+        ended("snapshots", (&mut self.snapshots).await);
         drop(record);
-        ended("journal", self.recorder.await);
+        ended("journal", (&mut self.recorder).await);
         files.close();
-        let writer = tokio::task::spawn_blocking(move || self.writer.join());
+        let Some(writer) = self.writer.take() else { return };
+        let writer = tokio::task::spawn_blocking(move || writer.join());
         if !matches!(writer.await, Ok(Ok(()))) {
             error!(task = "files", "a task of the disk died");
         }
@@ -152,7 +144,9 @@ impl DiskTasks {
     /// True if one of the tasks has died: the hub cannot keep its promises.
     #[must_use]
     pub fn dead(&self) -> bool {
-        self.writer.is_finished() || self.recorder.is_finished() || self.snapshots.is_finished()
+        self.writer.as_ref().is_none_or(std::thread::JoinHandle::is_finished)
+            || self.recorder.is_finished()
+            || self.snapshots.is_finished()
     }
 }
 

@@ -31,6 +31,16 @@ struct Open {
     expires: Duration,
 }
 
+/// What the door knows of a request.
+#[derive(Debug)]
+pub(super) struct Sender {
+    /// An id for a request that brought none.
+    pub(super) fresh: AnnouncementId,
+    pub(super) by: By,
+    pub(super) reply: Option<ReplyAddress>,
+    pub(super) requested_at: jiff::Timestamp,
+}
+
 /// All announcements, open and ended.
 #[derive(Debug)]
 pub(super) struct Announcements {
@@ -60,10 +70,10 @@ impl Announcements {
         &mut self,
         known: &OrdMap<AnnouncementId, Arc<Outcome>>,
         announcement: Announcement,
-        from: (AnnouncementId, By, Option<ReplyAddress>),
+        sender: Sender,
         now: Now,
     ) -> Vec<Effect> {
-        let (fresh, by, reply) = from;
+        let Sender { fresh, by, reply, requested_at } = sender;
         let id = announcement.id.clone().unwrap_or(fresh);
         let reply = reply.or_else(|| {
             let topic = announcement.reply_to.clone()?;
@@ -84,7 +94,7 @@ impl Announcements {
             source: announcement.source.clone(),
             flush: announcement.flush,
             by: by.clone(),
-            requested_at: now.wall,
+            requested_at,
         };
         let expires = now.steady + self.deadline;
         let open = Open { asked, replies: reply.iter().cloned().collect(), expires };
@@ -95,7 +105,7 @@ impl Announcements {
             let why = format!("the hub is busy: {} announcements wait already", self.waiting.len());
             return vec![fail(&asked, why, now)];
         }
-        let entry = Entry::accepted(&id, &by, &announcement, reply);
+        let entry = Entry::accepted(&id, &by, requested_at, &announcement, reply);
         let accepted = state(&asked, State::Accepted);
         let line = Box::new(JournalLine { time: now.wall, entry });
         let mut effects = vec![Effect::Journal { line, then: Some(telling(&accepted)) }];

@@ -15,7 +15,7 @@ pub use announcements::to_hex;
 pub(crate) use announcements::{conclude, state, telling};
 pub use event::{Asked, Batch, Effect, Event, Received, Telling};
 pub use say::{Say, SayKind, SayTo};
-pub use view::{NodeView, ServiceView, View};
+pub use view::{HubView, NodeView, ServiceView, View};
 
 use crate::clock::Now;
 use crate::config::Config;
@@ -23,8 +23,9 @@ use crate::message::contract::topics;
 use crate::message::{
     Entry, JournalLine, Message, Outcome, ReplyAddress, State, Subject, VerdictRecord,
 };
-use crate::name::{AnnouncementId, NodeId};
-use announcements::Announcements;
+use crate::name::AnnouncementId;
+use announcements::{Announcements, Sender};
+use jiff::Timestamp;
 use peers::{Change, Peers};
 use std::sync::Arc;
 
@@ -115,8 +116,8 @@ impl Mesh {
             Message::Announcement(announcement) => {
                 let Some(fresh) = fresh else { return effects };
                 let known = &self.view.announcements;
-                let from = (fresh, by, reply);
-                effects.extend(self.announcements.request(known, *announcement, from, now));
+                let sender = Sender { fresh, by, reply, requested_at: received_at };
+                effects.extend(self.announcements.request(known, *announcement, sender, now));
             }
             Message::Outcome(outcome) => effects.extend(self.outcome(*outcome, now)),
             Message::Say(network, channel, text) => {
@@ -153,7 +154,7 @@ impl Mesh {
                     }
                 }
             }
-            Message::Verdict(node, verdict) => self.peers.restored(view, &node, verdict),
+            Message::Verdict(node, verdict) => self.peers.restored(view, &node, *verdict),
             Message::Snapshot(record) => {
                 view.snapshots.insert(record.snapshot.name.clone(), Arc::new(*record));
             }
@@ -234,8 +235,6 @@ impl Mesh {
         effects
     }
 }
-
-use jiff::Timestamp;
 
 fn journal(entry: Entry, now: Now) -> Effect {
     Effect::Journal { line: Box::new(JournalLine { time: now.wall, entry }), then: None }

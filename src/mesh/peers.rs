@@ -109,7 +109,7 @@ impl Peers {
 
     /// What the hub believed before it stopped. It was away since, so it blames
     /// nobody for that time: silence counts from the start.
-    pub(super) fn restored(&self, view: &mut View, node: &NodeId, record: Box<VerdictRecord>) {
+    pub(super) fn restored(&self, view: &mut View, node: &NodeId, record: VerdictRecord) {
         if let Some(shown) = view.nodes.get_mut(node) {
             let shown = Arc::make_mut(shown);
             (shown.verdict, shown.since) = (record.verdict, record.since);

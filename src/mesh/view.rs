@@ -9,6 +9,8 @@ use std::sync::Arc;
 /// The mesh as readers see it. Copying it costs nothing: the maps are shared.
 #[derive(Debug, Clone, Default)]
 pub struct View {
+    /// The hub itself.
+    pub hub: HubView,
     /// Every node ever heard of and not cleared.
     pub nodes: OrdMap<NodeId, Arc<NodeView>>,
     /// Services that belong to no node.
@@ -17,6 +19,19 @@ pub struct View {
     pub snapshots: OrdMap<SnapshotName, Arc<SnapshotRecord>>,
     /// The latest state of recent announcements.
     pub announcements: OrdMap<AnnouncementId, Arc<Outcome>>,
+}
+
+/// The hub as readers see it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HubView {
+    /// Since when it runs; absent before it has started.
+    pub started_at: Option<Timestamp>,
+    /// What takes the snapshots.
+    pub engine: &'static str,
+    /// Why this engine.
+    pub engine_why: Arc<str>,
+    /// What the disk refuses at the moment.
+    pub trouble: Option<Arc<str>>,
 }
 
 /// A node as readers see it.

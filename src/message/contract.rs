@@ -42,7 +42,7 @@ pub enum Subject {
 
 /// Who publishes a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum Author {
     /// Any client that is let in.
     Anyone,
     /// The hub alone.
@@ -61,26 +61,26 @@ pub enum Kept {
 }
 
 /// A line of the contract: the topic's pattern, who publishes it, whether it is retained.
-pub type Line = (&'static str, From, Kept);
+pub type Line = (&'static str, Author, Kept);
 
 /// Every topic there is; `topics.md` prints the same table.
 pub const CONTRACT: [Line; 16] = [
-    ("mesh/nodes/<node>/heartbeat", From::Anyone, Kept::Always),
-    ("mesh/nodes/<node>/presence", From::Anyone, Kept::Always),
-    ("mesh/nodes/<node>/services/<service>", From::Anyone, Kept::Always),
-    ("mesh/nodes/<node>/capture", From::Anyone, Kept::Always),
-    ("mesh/nodes/<node>/verdict", From::Hub, Kept::Always),
-    ("mesh/services/<service>/heartbeat", From::Anyone, Kept::Always),
-    ("mesh/announce", From::Anyone, Kept::Never),
-    ("mesh/announce/<id>", From::Hub, Kept::Never),
-    ("mesh/announce/<id>/close", From::Anyone, Kept::Never),
-    ("mesh/snapshots/<name>", From::Hub, Kept::Always),
-    ("mesh/capture", From::Hub, Kept::Never),
-    ("mesh/events", From::Hub, Kept::Never),
-    ("mesh/irc/<network>/<channel>/said", From::Hub, Kept::Never),
-    ("mesh/irc/<network>/<channel>/say", From::Anyone, Kept::Never),
-    ("mesh/hub", From::Hub, Kept::Always),
-    ("mesh/app/<anything>", From::Anyone, Kept::AsPublished),
+    ("mesh/nodes/<node>/heartbeat", Author::Anyone, Kept::Always),
+    ("mesh/nodes/<node>/presence", Author::Anyone, Kept::Always),
+    ("mesh/nodes/<node>/services/<service>", Author::Anyone, Kept::Always),
+    ("mesh/nodes/<node>/capture", Author::Anyone, Kept::Always),
+    ("mesh/nodes/<node>/verdict", Author::Hub, Kept::Always),
+    ("mesh/services/<service>/heartbeat", Author::Anyone, Kept::Always),
+    ("mesh/announce", Author::Anyone, Kept::Never),
+    ("mesh/announce/<id>", Author::Hub, Kept::Never),
+    ("mesh/announce/<id>/close", Author::Anyone, Kept::Never),
+    ("mesh/snapshots/<name>", Author::Hub, Kept::Always),
+    ("mesh/capture", Author::Hub, Kept::Never),
+    ("mesh/events", Author::Hub, Kept::Never),
+    ("mesh/irc/<network>/<channel>/said", Author::Hub, Kept::Never),
+    ("mesh/irc/<network>/<channel>/say", Author::Anyone, Kept::Never),
+    ("mesh/hub", Author::Hub, Kept::Always),
+    ("mesh/app/<anything>", Author::Anyone, Kept::AsPublished),
 ];
 
 /// Why a topic is not in the contract.
@@ -157,7 +157,7 @@ impl Subject {
 
     /// Who may publish it.
     #[must_use]
-    pub const fn from(&self) -> From {
+    pub const fn author(&self) -> Author {
         self.line().1
     }
 

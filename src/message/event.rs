@@ -34,6 +34,8 @@ pub enum Entry {
         id: AnnouncementId,
         /// Who sent it.
         by: By,
+        /// When it was received.
+        requested_at: Timestamp,
         /// What was asked, as far as the hub understood it, and the rest as it came.
         request: serde_json::Value,
         /// Where its sender waits for the answer.
@@ -101,11 +103,12 @@ impl Entry {
     pub fn accepted(
         id: &AnnouncementId,
         by: &By,
+        requested_at: Timestamp,
         announcement: &Announcement,
         reply: Option<ReplyAddress>,
     ) -> Self {
         // An announcement is strings, numbers and maps with string keys: it always serialises.
         let request = serde_json::to_value(announcement).unwrap_or_default();
-        Self::Announcement { id: id.clone(), by: by.clone(), request, reply }
+        Self::Announcement { id: id.clone(), by: by.clone(), requested_at, request, reply }
     }
 }

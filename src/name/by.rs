@@ -22,6 +22,13 @@ pub enum Door {
 }
 
 impl Door {
+    /// The door of a word, if it is one.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        let all = [Self::Mqtt, Self::Http, Self::Cli, Self::Irc, Self::Queue, Self::Hub];
+        all.into_iter().find(|door| door.as_str() == word)
+    }
+
     /// The word used on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

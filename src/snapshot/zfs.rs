@@ -9,15 +9,19 @@ use super::command::Program;
 use super::error::full_name;
 use super::{BoxFuture, Engine, Found, Request, SnapshotError, Taken};
 use crate::name::{Dataset, SnapshotName};
-use reason::{Subject, reason};
+use reason::{Subject, reason, way_out_of_permissions};
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
-/// Limit of a command that only asks. A healthy pool answers in milliseconds.
+/// Limit of a command that only asks. A healthy pool answers in milliseconds, a busy
+/// machine in a second.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// The same at start, where somebody waits for the hub.
+const START_LIMIT: Duration = Duration::from_secs(3);
 
 /// Snapshots of one dataset.
 #[derive(Debug)]
@@ -50,7 +54,7 @@ impl ZfsEngine {
 
     /// The mountpoint below which the tree lies; remembers that there is one.
     pub(super) async fn covers(&self) -> Result<PathBuf, SnapshotError> {
-        self.covers_within(ASK_LIMIT).await
+        self.covers_within(START_LIMIT).await
     }
 
     async fn covers_within(&self, limit: Duration) -> Result<PathBuf, SnapshotError> {
@@ -121,12 +125,12 @@ impl ZfsEngine {
         let arguments = [
             "list",
             "-Hp",
-            "-d",
-            "1",
             "-t",
             "snapshot",
             "-o",
             labels::COLUMNS,
+            "-d",
+            "1",
             self.dataset.as_str(),
         ]
         .map(str::to_owned);
@@ -146,7 +150,26 @@ impl ZfsEngine {
         if text.trim_end_matches('\n') != self.dataset.as_str() {
             return Err(SnapshotError::Answer { verb: "zfs list", line: first_line(&text) });
         }
-        Ok(())
+        if rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        self.allows_somebody().await
+    }
+
+    /// Whether anybody was granted what a snapshot takes. Who belongs to which grant
+    /// is left to zfs; that there is none at all is certain, and worth knowing early.
+    async fn allows_somebody(&self) -> Result<(), SnapshotError> {
+        let arguments = ["allow", self.dataset.as_str()].map(str::to_owned);
+        let subject = Subject::Dataset(&self.dataset);
+        let grants = run(&self.program, "zfs allow", &arguments, subject, ASK_LIMIT).await?;
+        if labels::NEEDED.iter().all(|permission| grants_somebody(&grants, permission)) {
+            return Ok(());
+        }
+        let what = self.dataset.to_string();
+        Err(SnapshotError::PermissionDenied {
+            what,
+            way_out: way_out_of_permissions(&self.dataset),
+        })
     }
 
     /// A suspended pool hangs whoever touches a file on it, so it is asked for first:
@@ -213,7 +236,32 @@ async fn run(
     })
 }
 
+/// Reads the text of `zfs allow`, which has no machine form: the lines of grants begin
+/// with a tab and end with the list of permissions. A named set may hold any of them.
+fn grants_somebody(text: &str, permission: &str) -> bool {
+    text.lines()
+        .filter(|line| line.starts_with('\t'))
+        .filter_map(|line| line.split_whitespace().next_back())
+        .flat_map(|list| list.split(','))
+        .any(|granted| granted == permission || granted.starts_with('@'))
+}
+
 /// The first line, short enough for an error.
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_counts_for_what_it_lists() {
+        let text = "---- Permissions on tank/x ----\nLocal+Descendent permissions:\n\tuser tester mount,snapshot\n";
+        assert!(grants_somebody(text, "snapshot"));
+        assert!(!grants_somebody(text, "userprop"), "not in any list");
+        assert!(!grants_somebody(text, "permissions:"), "a heading is no grant");
+        assert!(!grants_somebody("", "snapshot"));
+        assert!(grants_somebody("\tgroup staff @all\n", "snapshot"), "a set may hold it");
+    }
 }

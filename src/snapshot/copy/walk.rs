@@ -17,7 +17,7 @@ use std::time::Instant;
 use tracing::{debug, info};
 
 /// The lock file of the hub, at the top of the tree: it means nothing in a copy.
-const LOCK: &str = ".meshfs.lock";
+const LOCK: &str = ".lock";
 
 /// Where files are only ever replaced, so that a hard link keeps the old one.
 const REPLACED_ONLY: [&str; 2] = ["live", "archive"];

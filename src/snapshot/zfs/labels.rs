@@ -12,6 +12,9 @@ const VALUE_MAX_BYTES: usize = 8191;
 pub(super) const COLUMNS: &str =
     "name,guid,createtxg,meshfs:id,meshfs:reason,meshfs:source,meshfs:flush,meshfs:ids";
 
+/// The permissions that it takes to make a snapshot with labels.
+pub(super) const NEEDED: [&str; 2] = ["snapshot", "userprop"];
+
 /// The labels as properties to set. What is longer than ZFS keeps is cut: whole
 /// ids from the end of the list, characters from the end of a text.
 pub(super) fn properties(labels: &Labels) -> Vec<(&'static str, String)> {

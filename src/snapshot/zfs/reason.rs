@@ -32,10 +32,7 @@ pub(super) fn reason(
     let (Subject::Dataset(dataset) | Subject::Snapshot(dataset, _)) = subject;
     let what = dataset.to_string();
     let denied = |way_out: String| SnapshotError::PermissionDenied { what: what.clone(), way_out };
-    let allow = || {
-        let uid = rustix::process::geteuid().as_raw();
-        denied(format!("as root run: zfs allow -u {uid} snapshot,mount {dataset}"))
-    };
+    let allow = || denied(way_out_of_permissions(dataset));
     if line.starts_with("Permission denied the ZFS utilities must be run as root") {
         return denied("give the hub's user read and write access to /dev/zfs".to_owned());
     }
@@ -62,6 +59,13 @@ pub(super) fn reason(
         }
         _ => SnapshotError::Failed { verb, status, stderr: quoted(line) },
     }
+}
+
+/// What an administrator has to type. Without `userprop` a snapshot could be taken,
+/// but not say why it is there.
+pub(super) fn way_out_of_permissions(dataset: &Dataset) -> String {
+    let uid = rustix::process::geteuid().as_raw();
+    format!("as root run: zfs allow -u {uid} snapshot,mount,userprop {dataset}")
 }
 
 fn quoted(line: &str) -> String {
@@ -103,7 +107,7 @@ mod tests {
     fn a_refusal_says_what_to_type() {
         let text = meaning(1, "cannot create snapshots : permission denied\n").to_string();
         assert!(
-            text.contains("zfs allow -u ") && text.ends_with("snapshot,mount tank/x"),
+            text.contains("zfs allow -u ") && text.ends_with("snapshot,mount,userprop tank/x"),
             "{text}"
         );
     }

@@ -1,0 +1,177 @@
+//! The broker as its host sees it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{net::TcpListener, time::Instant};
+
+use crate::{
+    api::{Admission, Authority, Identity, QoS, Refusal, RefusalReason},
+    codec::publish::Publish,
+    fanout::{Turn, Verdict},
+    housekeeping::keep_house,
+    listener::{accept, listen},
+    lock::lock,
+    properties::Properties,
+    retained::RetainedStore,
+    session::Session,
+    settings::{Settings, StartError},
+    shared::{LOOK_AGAIN, Phase, Shared},
+    stats::Stats,
+};
+
+/// How long tasks may take to end once they were told to.
+const END_LIMIT: Duration = Duration::from_secs(1);
+
+/// A running broker. Cheap to clone; when the last clone is dropped, everything it runs ends.
+#[derive(Debug, Clone)]
+pub struct Broker(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.enter(Phase::Ended);
+    }
+}
+
+/// A message of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outgoing {
+    /// Where to.
+    pub topic: Box<str>,
+    /// What.
+    pub payload: Bytes,
+    /// How hard delivery is tried.
+    pub qos: QoS,
+    /// The RETAIN flag; [`Admission::retention`] may overrule it.
+    pub retain: bool,
+    /// Version 5 properties, from [`PropertiesBuilder`](crate::PropertiesBuilder).
+    pub properties: Bytes,
+    /// How long it keeps its value, in whole seconds.
+    pub expiry: Option<Duration>,
+}
+
+impl Broker {
+    /// Opens all addresses, then begins to serve, on the caller's runtime.
+    ///
+    /// # Errors
+    /// When there is no address, or one cannot be listened on; nothing is left open then.
+    #[allow(clippy::unused_async, reason = "it needs a runtime, and starting may wait one day")]
+    pub async fn start(
+        settings: Settings,
+        authority: Arc<dyn Authority>,
+        admission: Arc<dyn Admission>,
+        retained: Arc<dyn RetainedStore>,
+    ) -> Result<Self, StartError> {
+        let listeners: Vec<TcpListener> =
+            settings.listen.iter().map(|address| listen(*address)).collect::<Result<_, _>>()?;
+        if listeners.is_empty() {
+            return Err(StartError::NoAddress);
+        }
+        let known = listeners.iter().zip(&settings.listen);
+        let addresses = known.map(|(open, asked)| open.local_addr().unwrap_or(*asked)).collect();
+        let shared = Arc::new(Shared::new(settings.limits, authority, admission, retained));
+        shared.tasks.spawn(keep_house(shared.clone()));
+        for listener in listeners {
+            shared.tasks.spawn(accept(shared.clone(), listener));
+        }
+        tracing::info!(?addresses, "broker listening");
+        Ok(Self(Arc::new(Inner { shared, addresses })))
+    }
+
+    /// Where it listens; the real port where 0 was asked for.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.0.addresses
+    }
+
+    /// Publishes a message of the host: through admission like everybody's, then stored if it is
+    /// retained, and delivered. Waits while a live subscriber's queue is full, and until the
+    /// message may be acknowledged.
+    ///
+    /// # Errors
+    /// When the topic or the properties are malformed, or admission refuses the message.
+    pub async fn publish(&self, by: &Arc<Identity>, message: Outgoing) -> Result<(), Refusal> {
+        let shared = &self.0.shared;
+        if !Properties::new(&message.properties).is_valid() {
+            let reason = RefusalReason::ImplementationSpecific;
+            return Err(Refusal { reason, text: "malformed properties".into() });
+        }
+        let packet = Publish {
+            qos: message.qos as u8,
+            retain: message.retain,
+            packet_id: 0,
+            topic: message.topic.as_bytes(),
+            properties: (&*message.properties).into(),
+            payload: &message.payload,
+            alias: None,
+            expiry_s: message.expiry.map(|e| u32::try_from(e.as_secs()).unwrap_or(u32::MAX)),
+            raw: None,
+            version5: true,
+        };
+        let (verdict, full) = {
+            let mut host = lock(&shared.host);
+            let mut turn = Turn::new(shared);
+            let verdict = host.publish(&mut turn, by, &packet);
+            host.finish(turn);
+            (verdict, std::mem::take(&mut host.full))
+        };
+        for session in full {
+            wait_for_room(shared, &session).await;
+        }
+        match verdict {
+            Ok(Verdict::Accepted) => Ok(()),
+            Ok(Verdict::AcceptedWhen(due)) => due.await,
+            Ok(Verdict::Refused(refusal)) => Err(refusal),
+            Err(_) => Err(Refusal {
+                reason: RefusalReason::TopicNameInvalid,
+                text: "malformed topic".into(),
+            }),
+        }
+    }
+
+    /// What it has counted so far.
+    pub fn stats(&self) -> Stats {
+        let shared = &self.0.shared;
+        let mut stats = shared.counters.stats();
+        stats.connections = lock(&shared.online).len() as u64;
+        stats.sessions = lock(&shared.sessions).len() as u64;
+        stats
+    }
+
+    /// Asks the authority and [`Admission::retention`] anew from the next message on. Existing
+    /// subscriptions stay until they are made again.
+    pub fn rules_changed(&self) {
+        self.0.shared.new_epoch();
+    }
+
+    /// Ends everything: no new connections at once, queues written out while the limit lasts,
+    /// DISCONNECT 0x8B to version 5 clients, no wills. When it returns no task of the broker runs
+    /// and its ports are free.
+    pub async fn shutdown(&self, limit: Duration) {
+        let shared = &self.0.shared;
+        shared.enter(Phase::Draining(Instant::now() + limit));
+        if tokio::time::timeout(limit, shared.tasks.all_ended()).await.is_err() {
+            shared.enter(Phase::Ended);
+            if tokio::time::timeout(END_LIMIT, shared.tasks.all_ended()).await.is_err() {
+                tracing::error!(tasks = shared.tasks.alive(), "tasks did not end");
+            }
+        }
+        tracing::info!("broker ended");
+    }
+}
+
+async fn wait_for_room(shared: &Shared, session: &Session) {
+    loop {
+        let mut room = std::pin::pin!(session.room.notified());
+        room.as_mut().enable();
+        if !session.holds_up(shared) || shared.phase() != Phase::Running {
+            return;
+        }
+        drop(tokio::time::timeout(LOOK_AGAIN, room).await);
+    }
+}

@@ -1,0 +1,184 @@
+//! Retained messages: what the broker keeps through its host, and a store in memory.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{Arc, RwLock},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    api::{Identity, QoS},
+    lock::{read, write},
+    topic::filter_matches,
+};
+
+/// The last message of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retained {
+    /// Its topic.
+    pub topic: Box<str>,
+    /// Its payload, never empty.
+    pub payload: Bytes,
+    /// The QoS it was published with.
+    pub qos: QoS,
+    /// Raw version 5 properties without alias and expiry.
+    pub properties: Bytes,
+    /// When it loses its value.
+    pub expires_at: Option<SystemTime>,
+    /// When it came in.
+    pub received_at: SystemTime,
+    /// Who published it.
+    pub by: Arc<Identity>,
+}
+
+impl Retained {
+    /// Has it lost its value?
+    pub fn is_expired(&self, now: SystemTime) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+}
+
+/// Where retained messages live. The broker calls `put` and `remove` in the order subscribers see
+/// the messages; like everything the broker asks its host, none of it may block or call back.
+pub trait RetainedStore: Send + Sync + 'static {
+    /// Keeps a message in place of the former one of its topic.
+    fn put(&self, message: Arc<Retained>);
+
+    /// Forgets the message of a topic.
+    fn remove(&self, topic: &str);
+
+    /// Adds the unexpired messages a filter selects, in topic order, by the rules of
+    /// [`filter_matches`].
+    fn matching(&self, filter: &str, found: &mut Vec<Arc<Retained>>);
+}
+
+/// Retained messages in memory, in topic order.
+#[derive(Debug, Default)]
+pub struct MemoryStore(RwLock<BTreeMap<Arc<str>, Arc<Retained>>>);
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The message of a topic, expired or not.
+    pub fn get(&self, topic: &str) -> Option<Arc<Retained>> {
+        read(&self.0).get(topic).cloned()
+    }
+
+    /// How many messages it holds, expired ones included.
+    pub fn len(&self) -> usize {
+        read(&self.0).len()
+    }
+
+    /// Does it hold none?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets expired messages; gives how many there were.
+    pub fn sweep(&self, now: SystemTime) -> usize {
+        let mut messages = write(&self.0);
+        let before = messages.len();
+        messages.retain(|_, message| !message.is_expired(now));
+        before - messages.len()
+    }
+}
+
+impl RetainedStore for MemoryStore {
+    fn put(&self, message: Arc<Retained>) {
+        let mut messages = write(&self.0);
+        match messages.get_mut(&*message.topic) {
+            Some(slot) => *slot = message,
+            None => {
+                messages.insert(message.topic.as_ref().into(), message);
+            }
+        }
+    }
+
+    fn remove(&self, topic: &str) {
+        write(&self.0).remove(topic);
+    }
+
+    fn matching(&self, filter: &str, found: &mut Vec<Arc<Retained>>) {
+        let (messages, now) = (read(&self.0), SystemTime::now());
+        if !filter.contains(['+', '#']) {
+            found.extend(messages.get(filter).filter(|m| !m.is_expired(now)).cloned());
+            return;
+        }
+        let prefix = literal_prefix(filter);
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let selected = messages
+            .range::<str, _>(from)
+            .take_while(|(topic, _)| topic.starts_with(prefix))
+            .filter(|(topic, message)| !message.is_expired(now) && filter_matches(filter, topic));
+        found.extend(selected.map(|(_, message)| message.clone()));
+    }
+}
+
+/// What every selected topic begins with. `a/#` selects `a` too, so its slash does not count.
+fn literal_prefix(filter: &str) -> &str {
+    let literal = filter.split(['+', '#']).next().unwrap_or_default();
+    if filter[literal.len()..].starts_with('#') {
+        literal.strip_suffix('/').unwrap_or(literal)
+    } else {
+        literal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn message(topic: &str, expires_at: Option<SystemTime>) -> Arc<Retained> {
+        let by = Identity { client_id: "c".into(), user: None, address: None };
+        Arc::new(Retained {
+            topic: topic.into(),
+            payload: Bytes::from_static(b"p"),
+            qos: QoS::AtMostOnce,
+            properties: Bytes::new(),
+            expires_at,
+            received_at: SystemTime::UNIX_EPOCH,
+            by: Arc::new(by),
+        })
+    }
+
+    fn selected(store: &MemoryStore, filter: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        store.matching(filter, &mut found);
+        found.iter().map(|m| m.topic.to_string()).collect()
+    }
+
+    #[test]
+    fn a_filter_finds_exactly_what_the_rules_say_in_topic_order() {
+        let store = MemoryStore::new();
+        let topics = ["a", "a-b", "a/b", "a/b/c", "a/c", "ab", "b/b", "/x", "$SYS/x"];
+        topics.iter().for_each(|topic| store.put(message(topic, None)));
+        for filter in ["#", "a", "a/#", "a/+", "+/b", "+/+", "/+", "$SYS/#", "a/b/#", "none/#"] {
+            let mut expected: Vec<_> =
+                topics.into_iter().filter(|t| filter_matches(filter, t)).collect();
+            expected.sort_unstable();
+            assert_eq!(selected(&store, filter), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn the_newest_counts_and_expired_ones_are_not_found() {
+        let store = MemoryStore::new();
+        let now = SystemTime::now();
+        store.put(message("a", Some(now - Duration::from_secs(1))));
+        assert!(selected(&store, "#").is_empty());
+        assert_eq!(store.sweep(now), 1);
+        store.put(message("a", Some(now + Duration::from_secs(60))));
+        store.put(message("a", None));
+        assert_eq!((store.len(), selected(&store, "a")), (1, vec!["a".to_owned()]));
+        store.remove("a");
+        assert!(store.is_empty());
+    }
+}

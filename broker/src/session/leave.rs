@@ -1,0 +1,129 @@
+//! How a connection goes, and how a session ends.
+
+use std::{
+    net::Shutdown,
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
+
+use super::{
+    Session,
+    connection::{Connection, End},
+    deliver::Io,
+    subscribe::leave_all,
+    will,
+};
+use crate::{
+    codec::{Reason, reply::goodbye},
+    housekeeping::Deadline,
+    lock::lock,
+    shared::Shared,
+    stream::Stream,
+};
+
+/// Closing at once after a last packet makes a reset that eats it, so for so long what still comes
+/// in is read and thrown away.
+const LINGER: Duration = Duration::from_secs(2);
+
+impl Connection {
+    /// Puts everything in order that this connection touched. True: the client should read a last
+    /// packet, see [`linger`].
+    pub(crate) fn leave(mut self, end: End) -> bool {
+        let linger = self.say_goodbye(end);
+        *lock(&self.session.io) = Io::default();
+        let how = if linger { Shutdown::Write } else { Shutdown::Both };
+        self.stream.shutdown(how);
+        self.log(end);
+        let dropped = {
+            let mut queue = lock(&self.session.queue);
+            queue.go_offline();
+            std::mem::take(&mut queue.dropped)
+        };
+        if dropped > 0 {
+            tracing::warn!(client_id = %self.who.client_id, dropped, "messages were dropped");
+        }
+        self.session.full.store(false, SeqCst);
+        self.session.room.notify_waiters();
+        lock(&self.shared.online).remove(&self.session.uid);
+        self.leave_will(end);
+        self.leave_session();
+        linger
+    }
+
+    fn say_goodbye(&self, end: End) -> bool {
+        let End::Because(reason) = end else { return false };
+        if !self.version5 {
+            // There is no packet for it; the answers given so far may still arrive.
+            return true;
+        }
+        let mut queue = lock(&self.session.queue);
+        queue.answers.extend_from_slice(&goodbye(reason));
+        drop(queue);
+        self.session.wake(&self.shared);
+        true
+    }
+
+    fn log(&self, end: End) {
+        let client_id = &self.who.client_id;
+        match end {
+            End::Because(Reason::ShuttingDown | Reason::TakenOver) | End::Asked { .. } => {
+                tracing::debug!(%client_id, ?end, "connection ended");
+            }
+            End::Closed => tracing::debug!(%client_id, "connection lost"),
+            End::Because(reason) => {
+                tracing::info!(%client_id, ?reason, "connection ended by broker");
+            }
+        }
+    }
+
+    fn leave_will(&mut self, end: End) {
+        let wanted = match end {
+            End::Asked { publish_will } => publish_will,
+            End::Because(reason) => reason != Reason::ShuttingDown,
+            End::Closed => true,
+        };
+        let Some(will) = self.will.take().filter(|_| wanted) else { return };
+        let delay_s = will.delay_s.min(self.session_expiry_s);
+        if delay_s == 0 {
+            will::publish(&self.shared, &self.session, &self.who, &will);
+            return;
+        }
+        lock(&self.session.queue).delayed_will = Some((will, self.who.clone()));
+        Deadline::Will.set(&self.shared, &self.session, delay_s);
+    }
+
+    fn leave_session(&mut self) {
+        if self.session_expiry_s == 0 {
+            forget(&self.shared, &self.session, &mut self.attached);
+        } else {
+            Deadline::Expiry.set(&self.shared, &self.session, self.session_expiry_s);
+        }
+    }
+}
+
+/// Ends a session nobody is attached to; `dead` is what its attachment guards.
+pub(crate) fn forget(shared: &Arc<Shared>, session: &Arc<Session>, dead: &mut bool) {
+    *dead = true;
+    will::publish_delayed(shared, session);
+    Deadline::clear_all(shared, session);
+    leave_all(shared, session);
+    lock(&session.queue).clear();
+    let mut sessions = lock(&shared.sessions);
+    if sessions.get(&session.id).is_some_and(|known| known.uid == session.uid) {
+        sessions.remove(&session.id);
+    }
+    if sessions.len() * 4 < sessions.capacity() {
+        sessions.shrink_to_fit();
+    }
+}
+
+/// Reads what still comes until the client closes, for a while.
+pub(crate) async fn linger(shared: &Shared, stream: &Stream) {
+    let read_on = async {
+        while let Ok(Some(())) = std::future::poll_fn(|c| stream.poll_read(c, |_| ())).await {}
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(LINGER, read_on) => {}
+        () = shared.ended() => {}
+    }
+}

@@ -1,0 +1,214 @@
+//! What a session is owed: replays of retained messages, messages, answers.
+//!
+//! Bounded in messages and bytes; replays are shared pointers and bounded in number.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use super::inflight::{Ack, Inflight};
+use crate::{
+    api::Identity,
+    chunk::{Chunk, Take},
+    codec::connect::Will,
+    housekeeping::DeadlineKey,
+    retained::Retained,
+    settings::Limits,
+    subscriptions::Options,
+};
+
+/// Bytes prepared for a socket in one turn.
+pub(crate) const OUT_BYTES: usize = 128 * 1024;
+
+/// How the present client wants its packets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owed {
+    pub(crate) version5: bool,
+    pub(crate) receive_maximum: usize,
+    pub(crate) packet_max_bytes: usize,
+}
+
+/// Retained messages of one subscription on their way.
+#[derive(Debug)]
+pub(crate) struct Replaying {
+    pub(crate) messages: Vec<Arc<Retained>>,
+    pub(super) next: usize,
+    pub(super) qos: u8,
+    pub(super) subscription_ids: Arc<[u32]>,
+}
+
+#[derive(Debug)]
+pub(super) enum Item {
+    Messages { take: Take, next: usize, end: usize },
+    Replay(Box<Replaying>),
+}
+
+/// What a session is owed, and what it asked for.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(super) items: VecDeque<Item>,
+    /// Answers; they go before everything else.
+    pub(crate) answers: Vec<u8>,
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+    pub(super) replays: usize,
+    pub(super) replay_messages: usize,
+    /// Messages lost since the client was last told of in the log.
+    pub(crate) dropped: u64,
+    pub(crate) inflight: Inflight,
+    /// QoS 2 messages received from the client and not released by it.
+    pub(crate) received: HashSet<u16>,
+    pub(crate) online: bool,
+    /// Ticket of the connection that is online.
+    pub(crate) ticket: u64,
+    /// Some connection was here before, so there is a state to come back to.
+    pub(crate) known: bool,
+    pub(crate) owed: Owed,
+    pub(crate) subscriptions: HashMap<Box<str>, Options>,
+    /// A will that waits for its delay.
+    pub(crate) delayed_will: Option<(Will, Arc<Identity>)>,
+    /// What is to happen to the session while its client is away.
+    pub(crate) deadlines: Vec<DeadlineKey>,
+}
+
+/// What one turn prepared.
+#[derive(Debug, Default)]
+pub(crate) struct Filled {
+    /// A chunk to be written as it is, after the bytes.
+    pub(crate) whole: Option<Arc<Chunk>>,
+    pub(crate) messages: usize,
+}
+
+impl Queue {
+    pub(crate) fn new() -> Self {
+        Self {
+            items: VecDeque::new(),
+            answers: Vec::new(),
+            messages: 0,
+            bytes: 0,
+            replays: 0,
+            replay_messages: 0,
+            dropped: 0,
+            inflight: Inflight::new(),
+            received: HashSet::new(),
+            online: false,
+            ticket: 0,
+            known: false,
+            owed: Owed { version5: false, receive_maximum: 1, packet_max_bytes: usize::MAX },
+            subscriptions: HashMap::new(),
+            delayed_will: None,
+            deadlines: Vec::new(),
+        }
+    }
+
+    /// Forgets what is owed; subscriptions must be out of the tree already.
+    pub(crate) fn clear(&mut self) {
+        let (online, ticket, owed) = (self.online, self.ticket, self.owed);
+        *self = Self { online, ticket, owed, ..Self::new() };
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.items.is_empty() && self.answers.is_empty()
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.messages == 0 && self.replays == 0
+    }
+
+    /// Would these go over the bound?
+    pub(crate) fn is_over(
+        &self,
+        messages: usize,
+        bytes: usize,
+        limits: &Limits,
+        times: usize,
+    ) -> bool {
+        self.messages + messages > times * limits.queue_max_messages
+            || self.bytes + bytes > times * limits.queue_max_bytes
+    }
+
+    /// Is there room again, with some to spare?
+    pub(crate) fn has_room(&self, limits: &Limits) -> bool {
+        self.messages <= limits.queue_max_messages / 2
+            && self.bytes <= limits.queue_max_bytes / 2
+            && !self.is_owed_too_much(limits)
+    }
+
+    /// Must the client take answers or replays before it may ask for more?
+    pub(crate) fn is_owed_too_much(&self, limits: &Limits) -> bool {
+        self.answers.len() > 2 * OUT_BYTES
+            || self.replays >= limits.replays_per_session_max
+            || self.replay_messages > limits.replay_max_messages
+    }
+
+    /// May a further replay begin, beside those that are `about_to_begin`?
+    pub(crate) fn may_replay(&self, about_to_begin: usize, limits: &Limits) -> bool {
+        self.replay_messages + about_to_begin <= limits.replay_max_messages
+    }
+
+    pub(crate) fn push(&mut self, take: Take) {
+        let end = take.chunk.len();
+        self.push_part(take, end);
+    }
+
+    /// The first messages of a run, as many as the bound lets in; gives how many that are.
+    pub(crate) fn push_what_fits(&mut self, take: Take, limits: &Limits) -> usize {
+        let count_room = limits.queue_max_messages.saturating_sub(self.messages);
+        let byte_room = limits.queue_max_bytes.saturating_sub(self.bytes);
+        let mut end = take.chunk.len().min(count_room);
+        while end > 0 && take.chunk.start(end) > byte_room {
+            end -= 1;
+        }
+        if end > 0 {
+            self.push_part(take, end);
+        }
+        end
+    }
+
+    fn push_part(&mut self, take: Take, end: usize) {
+        self.messages += end;
+        self.bytes += take.chunk.start(end);
+        self.items.push_back(Item::Messages { take, next: 0, end });
+    }
+
+    /// Retained messages of a new subscription; messages published later come after them.
+    pub(crate) fn push_replay(&mut self, messages: Vec<Arc<Retained>>, options: Options) {
+        if messages.is_empty() {
+            return;
+        }
+        self.replays += 1;
+        self.replay_messages += messages.len();
+        let subscription_ids = if options.id > 0 { [options.id].into() } else { [].into() };
+        let replay = Replaying { messages, next: 0, qos: options.qos, subscription_ids };
+        self.items.push_back(Item::Replay(Box::new(replay)));
+    }
+
+    /// The connection is gone: QoS 0 and answers go with it.
+    pub(crate) fn go_offline(&mut self) {
+        self.online = false;
+        self.answers = Vec::new();
+        self.items.retain(|item| match item {
+            Item::Messages { take, .. } => take.qos > 0,
+            Item::Replay(replay) => replay.qos > 0,
+        });
+        self.items.shrink_to_fit();
+        (self.messages, self.bytes, self.replays, self.replay_messages) = (0, 0, 0, 0);
+        for item in &self.items {
+            match item {
+                Item::Messages { take, next, end } => {
+                    self.messages += end - next;
+                    self.bytes += take.chunk.start(*end) - take.chunk.start(*next);
+                }
+                Item::Replay(replay) => {
+                    self.replays += 1;
+                    self.replay_messages += replay.messages.len() - replay.next;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn acknowledge(&mut self, ack: Ack) {
+        self.inflight.acknowledge(ack, &self.owed, &mut self.answers);
+    }
+}

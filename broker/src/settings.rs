@@ -1,0 +1,95 @@
+//! Where the broker listens and what it bounds.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+/// What [`Broker::start`](crate::Broker::start) needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// TCP addresses to listen on; port 0 takes a free one. Default: 127.0.0.1:1883.
+    pub listen: Vec<SocketAddr>,
+    /// Bounds on everything that comes from a client.
+    pub limits: Limits,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { listen: vec![SocketAddr::from(([127, 0, 0, 1], 1883))], limits: Limits::default() }
+    }
+}
+
+/// Bounds on everything that comes from a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest packet a client may send, in bytes after the fixed header.
+    pub packet_max_bytes: usize,
+    /// Connections at one time; more are closed as they come in.
+    pub connections_max: usize,
+    /// Sessions at one time, those of absent clients included; more are refused at CONNECT.
+    pub sessions_max: usize,
+    /// Subscriptions of one session; more are refused in the SUBACK.
+    pub subscriptions_per_session_max: usize,
+    /// Replays of retained messages in progress for one session; with more it is not read from.
+    pub replays_per_session_max: usize,
+    /// Retained messages waiting in these replays. One replay is always complete; with more
+    /// waiting than this a further filter of the same SUBSCRIBE is refused.
+    pub replay_max_messages: usize,
+    /// Messages in the queue of one session.
+    pub queue_max_messages: usize,
+    /// Bytes in the queue of one session, and bytes sent to it that it has not acknowledged.
+    pub queue_max_bytes: usize,
+    /// QoS 1 and 2 messages sent to one client that it has not acknowledged.
+    pub inflight_max: usize,
+    /// QoS 1 and 2 messages a version 5 client may send without an acknowledgement (receive
+    /// maximum), and acknowledgements one client may be owed.
+    pub receive_max: u16,
+    /// From the TCP connection to the end of CONNECT, authentication included.
+    pub handshake_limit: Duration,
+    /// A client that has taken next to nothing for so long while its queue is full or its socket
+    /// is blocked is disconnected.
+    pub stuck_limit: Duration,
+    /// A client that has taken less than 4 KiB for so long while its queue is full no longer
+    /// slows its publishers down: it loses QoS 0 messages instead.
+    pub stall_grace: Duration,
+    /// Longest life of a session without a connection; clients that ask for more get this.
+    pub session_expiry_max: Duration,
+    /// Topic aliases a version 5 publisher may define.
+    pub topic_alias_max: u16,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            packet_max_bytes: 1 << 20,
+            connections_max: 10_000,
+            sessions_max: 20_000,
+            subscriptions_per_session_max: 1_000,
+            replays_per_session_max: 64,
+            replay_max_messages: 1_000_000,
+            queue_max_messages: 100_000,
+            queue_max_bytes: 16 << 20,
+            inflight_max: 1_000,
+            receive_max: 1_000,
+            handshake_limit: Duration::from_secs(10),
+            stuck_limit: Duration::from_secs(10),
+            stall_grace: Duration::from_millis(250),
+            session_expiry_max: Duration::from_secs(7 * 24 * 3600),
+            topic_alias_max: 16,
+        }
+    }
+}
+
+/// Why the broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address as it was given.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no address to listen on.
+    #[error("no address to listen on")]
+    NoAddress,
+}

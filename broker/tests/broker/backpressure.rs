@@ -1,0 +1,115 @@
+//! A host or a reader that is behind slows its publishers down, and nobody else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use meshfs_broker::{BoxFuture, Limits, MemoryStore};
+
+use crate::support::host::House;
+use crate::support::{Client, Connect, Publish, Server, Version, wait_until, wire};
+
+/// A host that takes nothing before it is told to.
+#[derive(Clone, Default)]
+struct Busy {
+    ready: Arc<AtomicBool>,
+    asked: Arc<AtomicU64>,
+}
+
+impl Busy {
+    fn house(&self) -> House {
+        let busy = self.clone();
+        let ready = move || {
+            busy.asked.fetch_add(1, Ordering::SeqCst);
+            let gate = busy.ready.clone();
+            (!gate.load(Ordering::SeqCst)).then(|| -> BoxFuture<'static, ()> {
+                Box::pin(async move {
+                    while !gate.load(Ordering::SeqCst) {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                })
+            })
+        };
+        House { ready: Box::new(ready), ..House::default() }
+    }
+}
+
+#[test]
+fn a_host_that_is_not_ready_holds_publishers_and_nobody_else() {
+    const COUNT: u32 = 40_000;
+    let busy = Busy::default();
+    let server = Server::with(busy.house());
+    let mut reader = server.plain(Version::V4, "reader");
+    reader.subscribe("t", 0);
+    let address = server.address;
+    let writer = std::thread::spawn(move || {
+        let mut writer = Client::plain(address, Version::V4, "writer");
+        for count in 0..COUNT {
+            let mut payload = vec![b'x'; 1000];
+            payload[..6].copy_from_slice(format!("{count:06}").as_bytes());
+            writer.publish(&Publish::new("t", payload));
+        }
+    });
+    wait_until("the host was asked", || busy.asked.load(Ordering::SeqCst) > 0);
+    // 40 MB do not fit into the buffers of a socket: only a broker that reads on takes them all.
+    for _ in 0..20 {
+        reader.ping();
+        std::thread::sleep(Duration::from_millis(25));
+        assert!(!writer.is_finished(), "read on although the host was not ready");
+    }
+    assert!(server.stats().messages_in < u64::from(COUNT) / 4, "{:?}", server.stats());
+    busy.ready.store(true, Ordering::SeqCst);
+    for count in 0..COUNT {
+        assert_eq!(&reader.message().payload[..6], format!("{count:06}").as_bytes());
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_publisher_the_host_holds_up_is_not_taken_for_dead() {
+    let busy = Busy::default();
+    let server = Server::with(busy.house());
+    busy.ready.store(true, Ordering::SeqCst);
+    let mut writer = server.connect(&Connect::new(Version::V5, "held").keep_alive(1));
+    assert_eq!(writer.publish(&Publish::new("t", "x").qos(1)), 0);
+    busy.ready.store(false, Ordering::SeqCst);
+    // It goes on talking; that nobody reads it is not its fault.
+    for _ in 0..6 {
+        writer.send_publish(&Publish::new("t", "x").qos(1));
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    busy.ready.store(true, Ordering::SeqCst);
+    writer.ping();
+}
+
+#[test]
+fn a_publisher_a_slow_reader_holds_up_is_not_taken_for_dead() {
+    let limits = Limits {
+        queue_max_messages: 20,
+        inflight_max: 10,
+        stuck_limit: Duration::from_secs(60),
+        stall_grace: Duration::from_secs(60),
+        ..Limits::default()
+    };
+    let server = Server::build(House::default(), limits, Arc::new(MemoryStore::new()));
+    let mut reader = server.plain(Version::V4, "reader");
+    reader.acknowledges = false;
+    reader.subscribe("t", 1);
+    let mut writer = server.connect(&Connect::new(Version::V5, "held").keep_alive(1));
+    let mut sent = 0;
+    for _ in 0..6 {
+        // Within its receive maximum, and more than the reader's queue and window take.
+        for _ in 0..60 {
+            writer.send_publish(&Publish::new("t", "x").qos(1));
+            sent += 1;
+        }
+        writer.send_anyway(&[0xC0, 0]);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    // The ten in flight have been read, but not acknowledged.
+    for _ in 0..sent {
+        let id = reader.message().id;
+        reader.send(&wire::ack(wire::PUBACK, id));
+    }
+    writer.ping();
+}

@@ -1,0 +1,228 @@
+//! The bus on the hub's own broker.
+
+use super::{
+    Arrival, BoxFuture, Door, Publication, PublishError, Publisher, Refusal, RefusalKind, Retention,
+};
+use crate::name::{By, Door as DoorName, Topic};
+use bytes::Bytes;
+use jiff::Timestamp;
+use meshfs_broker as broker;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// A retained message that the broker is to begin with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// Who published it.
+    pub by: By,
+    /// Its topic.
+    pub topic: Topic,
+    /// Its payload.
+    pub payload: Bytes,
+    /// The quality of service it was published with.
+    pub qos: u8,
+    /// MQTT 5 content type.
+    pub content_type: Option<String>,
+    /// MQTT 5 user properties.
+    pub user_properties: Vec<(String, String)>,
+    /// When it is to be forgotten.
+    pub expires_at: Option<Timestamp>,
+    /// When it came.
+    pub received_at: Timestamp,
+}
+
+/// The embedded broker.
+#[derive(Debug, Clone)]
+pub struct EmbeddedBus {
+    broker: broker::Broker,
+}
+
+impl EmbeddedBus {
+    /// Starts the broker with the retained messages of the tree.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub async fn start(
+        settings: broker::Settings,
+        door: Arc<dyn Door>,
+        retained: impl IntoIterator<Item = Restored>,
+    ) -> Result<Self, broker::StartError> {
+        let store = Arc::new(broker::MemoryStore::new());
+        for message in retained {
+            broker::RetainedStore::put(store.as_ref(), Arc::new(message.into()));
+        }
+        let guard = Arc::new(Guard(door));
+        let broker = broker::Broker::start(settings, guard.clone(), guard, store).await?;
+        Ok(Self { broker })
+    }
+
+    /// The address that clients connect to.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.broker.addresses().first().copied()
+    }
+
+    /// Counters of the broker.
+    #[must_use]
+    pub fn stats(&self) -> broker::Stats {
+        self.broker.stats()
+    }
+
+    /// Says goodbye to every client and frees the port.
+    pub async fn shutdown(&self, limit: Duration) {
+        self.broker.shutdown(limit).await;
+    }
+}
+
+impl Publisher for EmbeddedBus {
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>> {
+        let Publication { by, topic, payload, retain, correlation } = publication;
+        Box::pin(async move {
+            let identity = broker::Identity {
+                client_id: format!("{}:{}", by.door.as_str(), by.client).into(),
+                user: by.user,
+                address: None,
+            };
+            let mut properties = broker::PropertiesBuilder::new();
+            if let Some(correlation) = &correlation {
+                properties = properties.correlation_data(correlation);
+            }
+            let message = broker::Outgoing {
+                topic: topic.as_str().into(),
+                payload,
+                qos: broker::QoS::AtLeastOnce,
+                retain,
+                properties: properties.build(),
+                expiry: None,
+            };
+            let published = self.broker.publish(&Arc::new(identity), message).await;
+            published.map_err(|refusal| PublishError::Refused { topic, why: refusal.text })
+        })
+    }
+}
+
+/// The hub's door as the broker asks for it.
+struct Guard(Arc<dyn Door>);
+
+impl broker::Authority for Guard {
+    fn authenticate<'a>(
+        &'a self,
+        credentials: broker::Credentials<'a>,
+    ) -> BoxFuture<'a, Result<Arc<broker::Identity>, broker::ConnectRefused>> {
+        // Loopback listeners only, which accept anybody: the configuration has checked that. A
+        // user name that nothing has proved is not believed.
+        let identity = broker::Identity {
+            client_id: credentials.client_id.into(),
+            user: None,
+            address: Some(credentials.address),
+        };
+        Box::pin(async move { Ok(Arc::new(identity)) })
+    }
+
+    fn may_publish(&self, who: &broker::Identity, topic: &str) -> bool {
+        who.address.is_none() || self.0.may_publish(&by(who), topic)
+    }
+
+    fn may_subscribe(&self, who: &broker::Identity, filter: &str) -> bool {
+        self.0.may_subscribe(&by(who), filter)
+    }
+}
+
+impl broker::Admission for Guard {
+    fn retention(&self, topic: &str) -> broker::Retention {
+        match self.0.retention(topic) {
+            Retention::Always => broker::Retention::Always,
+            Retention::Never => broker::Retention::Never,
+            Retention::AsPublished => broker::Retention::AsPublished,
+        }
+    }
+
+    fn admit(&self, message: &broker::Incoming<'_>) -> broker::Admitted {
+        let properties = message.properties;
+        let arrival = Arrival {
+            by: by(message.by),
+            inside: message.by.address.is_none(),
+            topic: message.topic.into(),
+            payload: Bytes::copy_from_slice(message.payload),
+            qos: message.qos as u8,
+            retain: message.retain,
+            retained: message.retained,
+            content_type: properties.content_type().map(Into::into),
+            user_properties: properties.user().map(|(k, v)| (k.into(), v.into())).collect(),
+            response_topic: properties.response_topic().map(Into::into),
+            correlation: properties.correlation_data().map(Bytes::copy_from_slice),
+            expires_at: message.expires_at.and_then(timestamp),
+            received_at: timestamp(message.received_at).unwrap_or_default(),
+        };
+        match self.0.admit(arrival) {
+            Ok(()) => broker::Admitted::Accepted,
+            Err(refusal) => broker::Admitted::Refused(refusal.into()),
+        }
+    }
+
+    fn ready(&self) -> Option<BoxFuture<'_, ()>> {
+        self.0.ready()
+    }
+}
+
+impl From<Refusal> for broker::Refusal {
+    fn from(refusal: Refusal) -> Self {
+        let reason = match refusal.kind {
+            RefusalKind::Topic => broker::RefusalReason::TopicNameInvalid,
+            RefusalKind::NotAuthorized => broker::RefusalReason::NotAuthorized,
+            RefusalKind::Payload => broker::RefusalReason::PayloadFormatInvalid,
+            RefusalKind::NotYet => broker::RefusalReason::ImplementationSpecific,
+            RefusalKind::Quota => broker::RefusalReason::QuotaExceeded,
+        };
+        Self { reason, text: refusal.why }
+    }
+}
+
+impl From<Restored> for broker::Retained {
+    fn from(message: Restored) -> Self {
+        let mut properties = broker::PropertiesBuilder::new();
+        if let Some(content_type) = &message.content_type {
+            properties = properties.content_type(content_type);
+        }
+        for (key, value) in &message.user_properties {
+            properties = properties.user(key, value);
+        }
+        let qos = match message.qos {
+            0 => broker::QoS::AtMostOnce,
+            1 => broker::QoS::AtLeastOnce,
+            _ => broker::QoS::ExactlyOnce,
+        };
+        let By { client, user, .. } = message.by;
+        Self {
+            topic: message.topic.as_str().into(),
+            payload: message.payload,
+            qos,
+            properties: properties.build(),
+            expires_at: message.expires_at.map(system_time),
+            received_at: system_time(message.received_at),
+            by: Arc::new(broker::Identity { client_id: client, user, address: None }),
+        }
+    }
+}
+
+/// The sender in the hub's words. What the program itself publishes carries its
+/// door in front of the client; nobody on the network is without an address.
+fn by(who: &broker::Identity) -> By {
+    let user = who.user.clone();
+    if who.address.is_some() {
+        return By { door: DoorName::Mqtt, client: who.client_id.clone(), user };
+    }
+    let (door, client) = who.client_id.split_once(':').unwrap_or(("hub", &who.client_id));
+    let door = DoorName::parse(door).unwrap_or(DoorName::Hub);
+    By { door, client: client.into(), user }
+}
+
+fn timestamp(time: SystemTime) -> Option<Timestamp> {
+    Timestamp::try_from(time).ok().map(crate::clock::to_millis)
+}
+
+/// A time before 1970 has no use on a bus and becomes 1970.
+fn system_time(at: Timestamp) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::try_from(at.as_duration()).unwrap_or_default()
+}

@@ -1,0 +1,100 @@
+//! The hub over HTTP.
+
+use super::{Exit, Failure, HubArgs};
+use crate::http::api::ProblemDetails;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// Time limit of a read.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+/// Time limit of a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Largest answer.
+const ANSWER_MAX_BYTES: u64 = 64 << 20;
+
+/// A hub to talk to.
+pub(super) struct Client {
+    agent: ureq::Agent,
+    base: String,
+}
+
+/// An answer of the hub, whatever its status.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Vec<u8>,
+}
+
+impl Client {
+    pub(super) fn new(hub: &HubArgs, limit: Option<Duration>) -> Result<Self, Failure> {
+        if !hub.hub.starts_with("http://") {
+            let message = format!("{}: the hub is written http://HOST:PORT", hub.hub);
+            return Err(Failure::fault(message));
+        }
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(limit.unwrap_or(READ_LIMIT)))
+            .timeout_connect(Some(CONNECT_LIMIT))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent(concat!("meshfs/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Self { agent: config.into(), base: hub.hub.trim_end_matches('/').to_owned() })
+    }
+
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let response = self.agent.get(format!("{}{path}", self.base)).call();
+        let answer = self.answer(response)?;
+        if answer.status != 200 {
+            return Err(Failure::fault(problem(&answer)));
+        }
+        parse(&answer)
+    }
+
+    pub(super) fn post(&self, path: &str, body: &impl serde::Serialize) -> Result<Answer, Failure> {
+        let response = self.agent.post(format!("{}{path}", self.base)).send_json(body);
+        self.answer(response)
+    }
+
+    fn answer(
+        &self,
+        response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Answer, Failure> {
+        let mut response = response.map_err(|error| self.failure(&error))?;
+        let status = response.status().as_u16();
+        let body = response.body_mut().with_config().limit(ANSWER_MAX_BYTES).read_to_vec();
+        Ok(Answer { status, body: body.map_err(|error| self.failure(&error))? })
+    }
+
+    fn failure(&self, error: &ureq::Error) -> Failure {
+        let base = &self.base;
+        match error {
+            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Failure {
+                exit: Exit::Unreachable,
+                message: format!("the hub at {base} cannot be reached: no answer"),
+            },
+            ureq::Error::Timeout(_) => Failure {
+                exit: Exit::Deadline,
+                message: format!("the hub at {base} did not answer in time"),
+            },
+            error => Failure {
+                exit: Exit::Unreachable,
+                message: format!(
+                    "the hub at {base} cannot be reached: {error} (is `meshfs serve` running? --hub names another)"
+                ),
+            },
+        }
+    }
+}
+
+/// Reads an answer.
+pub(super) fn parse<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
+    serde_json::from_slice(&answer.body)
+        .map_err(|error| Failure::fault(format!("the hub's answer is not understood: {error}")))
+}
+
+/// What the hub says is wrong.
+pub(super) fn problem(answer: &Answer) -> String {
+    match serde_json::from_slice::<ProblemDetails>(&answer.body) {
+        Ok(problem) => problem.detail,
+        Err(_) => format!("the hub answered with status {}", answer.status),
+    }
+}

@@ -1,0 +1,90 @@
+//! Announcing over MQTT 5, for a machine that reaches the broker and not the HTTP interface.
+
+use super::announce::Request;
+use super::{Exit, Failure};
+use crate::http::api::Announcement;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, PublishProperties};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use std::time::Duration;
+
+/// Publishes an announcement and waits for its outcome on a response topic.
+pub(super) fn announce(
+    address: &str,
+    request: &Request<'_>,
+    limit: Duration,
+) -> Result<Announcement, Failure> {
+    let (host, port) = address.trim_end_matches('/').rsplit_once(':').unwrap_or((address, "1883"));
+    let port: u16 = port
+        .parse()
+        .map_err(|_| Failure::fault(format!("mqtt://{address}: the port is not a number")))?;
+    let payload = serde_json::to_vec(request).map_err(|e| Failure::fault(e.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::fault(format!("could not start: {e}")))?;
+    let late = || Failure {
+        exit: Exit::Deadline,
+        message: format!("the hub at mqtt://{address} did not answer in time"),
+    };
+    runtime.block_on(async {
+        let ask = ask(host.trim_matches(['[', ']']), port, payload);
+        tokio::time::timeout(limit, ask).await.map_err(|_| late())?
+    })
+}
+
+async fn ask(host: &str, port: u16, payload: Vec<u8>) -> Result<Announcement, Failure> {
+    let id = uuid::Uuid::now_v7().to_string();
+    let mut options = MqttOptions::new(format!("meshfs-announce-{id}"), host, port);
+    options.set_keep_alive(Duration::from_secs(10));
+    let (client, mut events) = AsyncClient::new(options, 8);
+    let reply = format!("mesh/app/replies/{id}");
+    let gone = |error: &dyn std::fmt::Display| Failure {
+        exit: Exit::Unreachable,
+        message: format!("the hub at mqtt://{host}:{port} cannot be reached: {error}"),
+    };
+    client.subscribe(&reply, QoS::AtLeastOnce).await.map_err(|e| gone(&e))?;
+    let mut payload = Some(payload);
+    loop {
+        match next(&mut events).await.map_err(|e| gone(&e))? {
+            Packet::SubAck(_) => {
+                let Some(payload) = payload.take() else { continue };
+                let properties = PublishProperties {
+                    response_topic: Some(reply.clone()),
+                    correlation_data: Some(id.clone().into()),
+                    ..PublishProperties::default()
+                };
+                let topic = "mesh/announce";
+                let qos = QoS::AtLeastOnce;
+                client
+                    .publish_with_properties(topic, qos, false, payload, properties)
+                    .await
+                    .map_err(|e| gone(&e))?;
+            }
+            Packet::Publish(answer) if answer.topic == reply.as_bytes() => {
+                return outcome(&answer.payload);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// An outcome, or what a refused announcement is answered with.
+fn outcome(answer: &[u8]) -> Result<Announcement, Failure> {
+    serde_json::from_slice(answer).map_err(|error| {
+        let refused = serde_json::from_slice::<serde_json::Value>(answer).ok();
+        let why = refused.as_ref().and_then(|refused| refused.get("error")?.as_str());
+        Failure::fault(why.map_or_else(
+            || format!("the hub's answer is not understood: {error}"),
+            ToOwned::to_owned,
+        ))
+    })
+}
+
+async fn next(events: &mut EventLoop) -> Result<Packet, rumqttc::v5::ConnectionError> {
+    loop {
+        if let Event::Incoming(packet) = events.poll().await? {
+            return Ok(packet);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Room 7: HTTP. A write is a publish like any other, a read is the view.
+
+mod announcements;
+pub mod api;
+mod guard;
+mod problem;
+
+use crate::bus::Publisher;
+use crate::mesh::View;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use problem::Problem;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{error, warn};
+
+/// What the handlers need.
+#[derive(Clone)]
+pub struct Api {
+    /// Where writes go.
+    pub publisher: Arc<dyn Publisher>,
+    /// Where reads come from.
+    pub view: watch::Receiver<View>,
+    /// By when an announcement has its outcome.
+    pub deadline: Duration,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+/// A running HTTP interface.
+#[derive(Debug)]
+pub struct Server {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// Opens the port.
+///
+/// # Errors
+/// The address cannot be listened on.
+pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(listen).await
+}
+
+/// Serves the interface on an open port.
+#[must_use]
+pub fn serve(listener: TcpListener, api: Api) -> Server {
+    let (stop, mut stopped) = watch::channel(false);
+    let service = router(api).into_make_service_with_connect_info::<SocketAddr>();
+    let task = tokio::spawn(async move {
+        let stop = async move {
+            // An error means that the hub is gone, which is a reason to stop too.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stop).await {
+            error!(%error, "HTTP interface ended");
+        }
+    });
+    Server { stop, task }
+}
+
+impl Server {
+    /// Takes no more requests and waits for those under way.
+    pub async fn stop(&mut self, limit: Duration) {
+        self.stop.send_replace(true);
+        if tokio::time::timeout(limit, &mut self.task).await.is_err() {
+            warn!(?limit, "HTTP requests still under way");
+            self.task.abort();
+        }
+    }
+}
+
+fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/announcements", post(announcements::announce).get(announcements::list))
+        .route("/v1/announcements/{id}", get(announcements::one))
+        .route("/v1/nodes", get(nodes))
+        .route("/v1/nodes/{node}", get(node))
+        .route("/v1/snapshots", get(snapshots))
+        .route("/v1/snapshots/{name}", get(snapshot))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(|| async { Problem::not_found("there is nothing at this path") })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(axum::middleware::from_fn(guard::same_origin))
+        .with_state(api)
+}
+
+type Answer<T> = Result<Json<T>, Problem>;
+
+async fn nodes(State(api): State<Api>) -> Json<Vec<api::Node>> {
+    let view = api.view.borrow().clone();
+    Json(view.nodes.iter().map(|(id, node)| api::Node::new(id, node)).collect())
+}
+
+async fn node(
+    State(api): State<Api>,
+    axum::extract::Path(id): axum::extract::Path<String>,
+) -> Answer<api::Node> {
+    let view = api.view.borrow().clone();
+    let found = view.nodes.iter().find(|(known, _)| known.as_str() == id);
+    let (id, node) = found.ok_or_else(|| Problem::not_found("no such node was ever heard of"))?;
+    Ok(Json(api::Node::new(id, node)))
+}
+
+async fn snapshots(State(api): State<Api>) -> Json<Vec<api::Snapshot>> {
+    let view = api.view.borrow().clone();
+    Json(view.snapshots.values().map(|record| record.as_ref().clone()).collect())
+}
+
+async fn snapshot(
+    State(api): State<Api>,
+    axum::extract::Path(name): axum::extract::Path<String>,
+) -> Answer<api::Snapshot> {
+    let view = api.view.borrow().clone();
+    let found = view.snapshots.iter().find(|(known, _)| known.as_str() == name);
+    let (_, record) = found.ok_or_else(|| Problem::not_found("no snapshot has this name"))?;
+    Ok(Json(record.as_ref().clone()))
+}
+
+/// The process is there and answers.
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The hub can do its job: what comes in reaches the disk.
+async fn readyz(State(api): State<Api>) -> axum::response::Response {
+    let hub = api.view.borrow().hub.clone();
+    match (hub.started_at, hub.trouble) {
+        (None, _) => Problem::unavailable("the hub is starting").into_response(),
+        (_, Some(trouble)) => Problem::unavailable(&trouble).into_response(),
+        (Some(_), None) => "ready\n".into_response(),
+    }
+}

@@ -1,0 +1,365 @@
+//! How the rooms are joined: build, open ports, spawn, decide, shut down.
+//!
+//! This is the only file that knows all rooms. Everything comes in by
+//! [`door`] into the inbox; one loop feeds the core and hands on what it
+//! decides; no room waits for another.
+
+pub mod check;
+mod door;
+mod inbox;
+mod presence;
+mod start;
+
+use crate::bridge::{Bridge, House, HouseLimits, Link, Timing};
+use crate::bus::{EmbeddedBus, Publication, Publisher};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::disk::{Disk, DiskTasks, Parts};
+use crate::http;
+use crate::journal::Journal;
+use crate::live::{Aside, Store};
+use crate::mesh::{Effect, Event, Mesh, Telling, View};
+use crate::message::Entry;
+use crate::snapshot::{self, Engine};
+use anyhow::Context as _;
+use door::HubDoor;
+use inbox::Inbox;
+use presence::HubPresence;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+/// Publications of the core that may wait for the bus.
+const OUTBOX: usize = 1024;
+/// How long an orderly shutdown may take: a snapshot under way is waited for.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
+/// How long clients get to receive what is queued for them.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
+/// How often the core is told that time passes.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Where the hub really listens, also where the configuration says port 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Addresses {
+    /// The broker.
+    pub mqtt: SocketAddr,
+    /// The HTTP interface.
+    pub http: SocketAddr,
+    /// The house IRC server, if it runs.
+    pub irc: Option<SocketAddr>,
+}
+
+/// A running hub.
+#[derive(Debug)]
+pub struct Hub {
+    addresses: Addresses,
+    bus: EmbeddedBus,
+    house: Option<House>,
+    http: http::Server,
+    disk: DiskTasks,
+    decider: JoinHandle<(Disk, Bridge)>,
+    stop: watch::Sender<bool>,
+    _lock: std::fs::File,
+}
+
+impl Hub {
+    /// Starts a hub: the tree is read, then the ports are opened, then the rooms run.
+    ///
+    /// # Errors
+    /// Whatever keeps it from doing its job: the tree is another hub's or cannot
+    /// be read or written, a port is taken, the engine asked for does not fit.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let root = &config.root;
+        std::fs::create_dir_all(root)
+            .with_context(|| format!("could not make the root {}", root.display()))?;
+        let kind = start::engine_kind(config.snapshot.engine);
+        let dataset = config.snapshot.dataset.clone();
+        // Before any file is touched: on a suspended pool that would hang.
+        let chosen = snapshot::choose(kind, root, dataset).await.context("no snapshot engine")?;
+        info!(engine = chosen.engine.name(), why = chosen.why, "snapshot engine chosen");
+        Self::start_with(config, chosen.engine, chosen.why).await
+    }
+
+    /// The same with an engine already chosen.
+    ///
+    /// # Errors
+    /// As for [`Hub::start`], less the choice of an engine.
+    pub async fn start_with(
+        config: Config,
+        engine: Arc<dyn Engine>,
+        why: String,
+    ) -> anyhow::Result<Self> {
+        let clock = Arc::new(SystemClock::start());
+        let now = clock.now();
+        let root = config.root.clone();
+        start::make_tree(&root)?;
+        let lock = start::lock(&root)?;
+        let store = Store::open(&root, now.wall)?;
+        store.probe().with_context(|| {
+            format!(
+                "{} takes no file with an extended attribute (on ZFS: zfs set xattr=sa)",
+                root.display()
+            )
+        })?;
+        let journal = Journal::open(&root).context("could not open the journal")?;
+        let past = start::recall(&store, &journal, now)?;
+
+        let http = http::bind(config.http.listen)
+            .await
+            .with_context(|| in_use("http.listen", config.http.listen))?;
+        let house = start_house(&config).await?;
+        let inbox = Arc::new(Inbox::default());
+        let bus = start_bus(&config, &inbox, past.retained).await?;
+        let addresses = Addresses {
+            mqtt: bus.address().context("the broker has no address")?,
+            http: http.local_addr().context("the HTTP interface has no address")?,
+            irc: house.as_ref().map(House::address),
+        };
+        let publisher: Arc<dyn Publisher> = Arc::new(bus.clone());
+        let presence = HubPresence::new(now.wall, &addresses, engine.name(), why);
+
+        let mut mesh = Mesh::new(&config);
+        let mut effects = Vec::new();
+        for event in past.events {
+            effects.extend(mesh.apply(event, now));
+        }
+        let (show, view) = watch::channel(mesh.view().clone());
+        let parts =
+            Parts { store, journal, engine, publisher: publisher.clone(), clock: clock.clone() };
+        let (disk, disk_tasks, aside) =
+            Disk::start(parts).context("could not start the disk worker")?;
+        let bridge =
+            Bridge::start(links(&config, addresses.irc), Timing::default(), &publisher, &view);
+        let (stop, stopped) = watch::channel(false);
+        let decider = Decider {
+            mesh,
+            inbox,
+            disk,
+            outbox: spawn_outbox(publisher.clone()),
+            bridge,
+            show,
+            clock,
+            presence,
+            bus: bus.clone(),
+        };
+        effects.extend(past.expired.into_iter().map(Effect::Remove));
+        let decider = tokio::spawn(decider.run(effects, past.aside, aside, stopped));
+        let http =
+            http::serve(http, http::Api { publisher, view, deadline: config.announce.deadline });
+        Ok(Self { addresses, bus, house, http, disk: disk_tasks, decider, stop, _lock: lock })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Runs until `stop` resolves, then shuts down in order under one deadline.
+    ///
+    /// # Errors
+    /// A task of the hub died: it cannot keep its promises any more.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        tokio::pin!(stop);
+        let mut look = tokio::time::interval(TICK);
+        let died = loop {
+            tokio::select! {
+                () = &mut stop => break false,
+                _ = look.tick() => {
+                    if self.disk.dead() || self.decider.is_finished() {
+                        break true;
+                    }
+                }
+            }
+        };
+        if tokio::time::timeout(SHUTDOWN_LIMIT, self.shut_down()).await.is_err() {
+            warn!(limit = ?SHUTDOWN_LIMIT, "shutdown not finished in time; what was accepted is in the journal");
+        }
+        anyhow::ensure!(!died, "a task of the hub died; the log says which");
+        Ok(())
+    }
+
+    /// The order: no new work, the state of the hub said, what is queued done, the rest closed.
+    async fn shut_down(&mut self) {
+        info!("shutting down");
+        self.http.stop(GOODBYE_LIMIT).await;
+        // The decider says on the bus that the hub leaves, so the bus ends after it.
+        let _ = self.stop.send(true);
+        match (&mut self.decider).await {
+            Ok((disk, bridge)) => {
+                bridge.shutdown(GOODBYE_LIMIT).await;
+                self.disk.end(disk).await;
+            }
+            Err(error) => error!(%error, "the deciding task died"),
+        }
+        self.bus.shutdown(GOODBYE_LIMIT).await;
+        if let Some(house) = self.house.take() {
+            house.shutdown(GOODBYE_LIMIT).await;
+        }
+        info!("stopped");
+    }
+}
+
+/// The loop that feeds the core and hands on what it decides.
+struct Decider {
+    mesh: Mesh,
+    inbox: Arc<Inbox>,
+    disk: Disk,
+    outbox: mpsc::Sender<Publication>,
+    bridge: Bridge,
+    show: watch::Sender<View>,
+    clock: Arc<SystemClock>,
+    presence: HubPresence,
+    bus: EmbeddedBus,
+}
+
+impl Decider {
+    async fn run(
+        mut self,
+        first: Vec<Effect>,
+        found: Vec<Aside>,
+        mut aside: mpsc::Receiver<Aside>,
+        mut stopped: watch::Receiver<bool>,
+    ) -> (Disk, Bridge) {
+        self.perform(first).await;
+        for found in found {
+            self.set_aside(found).await;
+        }
+        self.decide(Event::Noted(self.presence.entry("started"))).await;
+        self.say_presence("online").await;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                events = self.inbox.take() => self.decide_all(events).await,
+                _ = tick.tick() => self.tick().await,
+                Some(aside) = aside.recv() => self.set_aside(aside).await,
+                _ = stopped.changed() => break,
+            }
+        }
+        self.decide(Event::Noted(self.presence.entry("stopped"))).await;
+        self.say_presence("offline").await;
+        let events = self.inbox.take_now();
+        self.decide_all(events).await;
+        (self.disk, self.bridge)
+    }
+
+    async fn decide_all(&mut self, events: Vec<Event>) {
+        for event in events {
+            let effects = self.mesh.apply(event, self.clock.now());
+            self.perform(effects).await;
+        }
+        self.update_view();
+    }
+
+    async fn decide(&mut self, event: Event) {
+        self.decide_all(vec![event]).await;
+    }
+
+    async fn tick(&mut self) {
+        self.decide(Event::Tick).await;
+        let trouble = self.disk.trouble();
+        if self.presence.is_due(self.clock.now(), trouble) {
+            self.say_presence("online").await;
+        }
+    }
+
+    async fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match self.disk.perform(effect).await {
+                Some(Effect::Publish(telling)) => self.publish(telling).await,
+                Some(Effect::Say(say)) => self.bridge.say(&say),
+                _ => {}
+            }
+        }
+    }
+
+    async fn publish(&self, telling: Telling) {
+        let Telling { topic, payload, retain, correlation } = telling;
+        let publication = Publication { correlation, ..Publication::hub(topic, payload, retain) };
+        if self.outbox.send(publication).await.is_err() {
+            error!("publication lost: the outbox has ended");
+        }
+    }
+
+    async fn say_presence(&mut self, state: &str) {
+        let telling = self.presence.telling(state, &self.bus.stats());
+        // Stored here too and not only when it comes back: at the end it would come too late.
+        self.publish(telling).await;
+    }
+
+    async fn set_aside(&mut self, aside: Aside) {
+        let (path, to) = (aside.path.display().to_string(), aside.to.display().to_string());
+        warn!(path, to, why = aside.why, "not a file of the live store; set aside");
+        self.decide(Event::Noted(Entry::SetAside { path, to, why: aside.why })).await;
+    }
+
+    fn update_view(&self) {
+        let mut view = self.mesh.view().clone();
+        view.hub = self.presence.view(self.disk.trouble());
+        self.show.send_replace(view);
+    }
+}
+
+/// Publishes what the core says, in order, so that the core never waits for a subscriber.
+fn spawn_outbox(publisher: Arc<dyn Publisher>) -> mpsc::Sender<Publication> {
+    let (outbox, mut publications) = mpsc::channel::<Publication>(OUTBOX);
+    tokio::spawn(async move {
+        while let Some(publication) = publications.recv().await {
+            let topic = publication.topic.clone();
+            if let Err(error) = publisher.publish(publication).await {
+                warn!(%topic, %error, "not published");
+            }
+        }
+    });
+    outbox
+}
+
+async fn start_bus(
+    config: &Config,
+    inbox: &Arc<Inbox>,
+    retained: Vec<crate::bus::Restored>,
+) -> anyhow::Result<EmbeddedBus> {
+    let mut settings =
+        meshfs_broker::Settings { listen: vec![config.bus.listen], ..Default::default() };
+    settings.limits.packet_max_bytes = config.bus.packet_max_bytes;
+    settings.limits.connections_max = config.bus.connections_max;
+    let door = Arc::new(HubDoor { inbox: inbox.clone() });
+    let bus = EmbeddedBus::start(settings, door, retained).await;
+    bus.with_context(|| in_use("bus.listen", config.bus.listen))
+}
+
+async fn start_house(config: &Config) -> anyhow::Result<Option<House>> {
+    if !config.irc.networks.is_empty() {
+        return Ok(None);
+    }
+    let embedded = &config.irc.embedded;
+    let house =
+        House::start(embedded.listen, &embedded.network, &embedded.channel, HouseLimits::default())
+            .await;
+    let house = house.with_context(|| in_use("irc.embedded.listen", embedded.listen))?;
+    Ok(Some(house))
+}
+
+fn in_use(key: &str, listen: SocketAddr) -> String {
+    format!(
+        "could not listen on {key} = {listen}; another port: MESHFS__{}={}:0",
+        variable(key),
+        listen.ip()
+    )
+}
+
+fn variable(key: &str) -> String {
+    key.to_uppercase().replace('.', "__")
+}
+
+/// The networks to join: the configured ones, or the house.
+fn links(config: &Config, house: Option<SocketAddr>) -> Vec<Link> {
+    match house {
+        Some(address) => vec![Link::to_house(&config.irc.embedded, address)],
+        None => config.irc.networks.iter().map(Link::from).collect(),
+    }
+}

@@ -1,0 +1,138 @@
+//! What would keep a hub from working, found without starting one and without
+//! leaving anything behind.
+
+use super::start;
+use crate::config::Config;
+use crate::snapshot;
+use rustix::fs::{FlockOperation, XattrFlags, flock, fsetxattr};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long the file system may take to answer: a suspended pool never does.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+
+/// One thing looked at.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// What: a configuration key, or a part of the tree.
+    pub what: String,
+    /// Whether a hub could work with it.
+    pub good: bool,
+    /// What was found, and the way out if it is not good.
+    pub detail: String,
+}
+
+impl Finding {
+    fn new(what: &str, found: Result<String, String>) -> Self {
+        let good = found.is_ok();
+        let detail = found.unwrap_or_else(|detail| detail);
+        Self { what: what.to_owned(), good, detail }
+    }
+}
+
+/// Looks at the root, the engine, the ports and the networks.
+pub async fn check(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![Finding::new("snapshot.engine", engine(config).await)];
+    findings.push(Finding::new("root", in_time(&config.root, root).await));
+    findings.push(Finding::new("lock", in_time(&config.root, lock).await));
+    let mut ports = vec![("bus.listen", config.bus.listen), ("http.listen", config.http.listen)];
+    if config.irc.networks.is_empty() {
+        ports.push(("irc.embedded.listen", config.irc.embedded.listen));
+    }
+    for (key, listen) in ports {
+        findings.push(Finding::new(key, port(listen).await));
+    }
+    for network in &config.irc.networks {
+        let what = format!("irc.networks {}", network.name);
+        findings.push(Finding::new(&what, server(&network.server).await));
+    }
+    findings
+}
+
+async fn in_time(root: &Path, look: fn(&Path) -> Result<String, String>) -> Result<String, String> {
+    let path = root.to_owned();
+    let look = tokio::task::spawn_blocking(move || look(&path));
+    match tokio::time::timeout(LOOK_LIMIT, look).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(died)) => Err(died.to_string()),
+        Err(_) => Err(format!("{} does not answer; is its pool suspended?", root.display())),
+    }
+}
+
+/// The nearest folder that exists takes a file with an extended attribute.
+fn root(root: &Path) -> Result<String, String> {
+    let existing = nearest(root);
+    let probe = existing.join(format!(".meshfs-check-{}", std::process::id()));
+    let refused = |e: &dyn std::fmt::Display| {
+        format!(
+            "{}: {e}; give the user that runs the hub write permission there",
+            existing.display()
+        )
+    };
+    let file =
+        File::options().write(true).create_new(true).open(&probe).map_err(|e| refused(&e))?;
+    let kept = fsetxattr(&file, "user.meshfs", b"{}", XattrFlags::empty());
+    std::fs::remove_file(&probe).map_err(|e| refused(&e))?;
+    if let Err(error) = kept {
+        let place = existing.display();
+        return Err(format!(
+            "{place} keeps no extended attributes ({error}); on ZFS: zfs set xattr=sa DATASET"
+        ));
+    }
+    if existing == root {
+        Ok(format!("{} can be written", root.display()))
+    } else {
+        Ok(format!("{} will be made", root.display()))
+    }
+}
+
+fn nearest(path: &Path) -> PathBuf {
+    let named = path.ancestors().find(|p| !p.as_os_str().is_empty() && p.exists());
+    named.map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
+
+fn lock(root: &Path) -> Result<String, String> {
+    match File::open(root.join(".lock")) {
+        Err(_) => Ok("no hub has ever run here".into()),
+        Ok(file) => match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok("no other hub is running here".into()),
+            Err(_) => {
+                let holder = std::fs::read_to_string(root.join(".lock")).unwrap_or_default();
+                Err(format!("another hub has this root: {}", holder.trim()))
+            }
+        },
+    }
+}
+
+async fn engine(config: &Config) -> Result<String, String> {
+    let kind = start::engine_kind(config.snapshot.engine);
+    // A root that is still to be made will be on the file system of its parent.
+    let place = nearest(&config.root);
+    let chosen = snapshot::choose(kind, &place, config.snapshot.dataset.clone());
+    let chosen = chosen.await.map_err(|e| chain(&e))?;
+    chosen.engine.check().await.map_err(|e| chain(&e))?;
+    Ok(format!("{}: {}", chosen.engine.name(), chosen.why))
+}
+
+async fn port(listen: SocketAddr) -> Result<String, String> {
+    match tokio::net::TcpListener::bind(listen).await {
+        Ok(_) => Ok(format!("{listen} is free")),
+        Err(error) => Err(format!("{listen}: {error}; choose another port, or 0 for any free one")),
+    }
+}
+
+async fn server(server: &str) -> Result<String, String> {
+    let connect = tokio::net::TcpStream::connect(server);
+    match tokio::time::timeout(LOOK_LIMIT, connect).await {
+        Ok(Ok(_)) => Ok(format!("{server} answers")),
+        Ok(Err(error)) => Err(format!("{server}: {error}")),
+        Err(_) => Err(format!("{server} does not answer")),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    std::iter::once(error).chain(causes).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,169 @@
+//! The contract at the door: every message of every way in passes here once.
+
+use super::inbox::Inbox;
+use crate::bus::{Arrival, BoxFuture, Door, Refusal, RefusalKind, Retention};
+use crate::live;
+use crate::mesh::{Event, Received, to_hex};
+use crate::message::contract::{Author, Kept};
+use crate::message::{Malformed, Message, ReplyAddress, Subject, reply_topic};
+use crate::name::{AnnouncementId, By, Topic};
+use std::sync::Arc;
+use tracing::warn;
+
+/// Room for MQTT 5 properties beside a retained payload: they become an
+/// extended attribute, of which ext4 keeps less than a block of 4 KiB.
+const PROPERTIES_MAX_BYTES: usize = 2048;
+/// Largest announcement.
+const ANNOUNCEMENT_MAX_BYTES: usize = 16 << 10;
+/// Longest correlation data that is given back.
+const CORRELATION_MAX_BYTES: usize = 1024;
+/// What somebody is told who writes where only the hub does.
+const HUBS_OWN: &str = "only the hub publishes this topic";
+
+#[derive(Debug)]
+pub(super) struct HubDoor {
+    pub(super) inbox: Arc<Inbox>,
+}
+
+/// A message that may come in.
+struct Checked {
+    topic: Topic,
+    message: Message,
+    reply: Option<ReplyAddress>,
+}
+
+impl HubDoor {
+    /// Checks a message against the contract.
+    fn check(arrival: &Arrival) -> Result<Checked, Refusal> {
+        let topic = Topic::parse(&arrival.topic).map_err(|e| refusal(RefusalKind::Topic, &e))?;
+        let subject = Subject::of(&topic).map_err(|e| refusal(RefusalKind::Topic, &e))?;
+        if subject.author() == Author::Hub && !arrival.inside {
+            return Err(Refusal { kind: RefusalKind::NotAuthorized, why: HUBS_OWN.into() });
+        }
+        if arrival.retained {
+            keepable(arrival, &topic)?;
+        }
+        if subject == Subject::Announce && arrival.payload.len() > ANNOUNCEMENT_MAX_BYTES {
+            return Err(quota("an announcement has at most 16 KiB"));
+        }
+        let message = Message::parse(&subject, &arrival.payload, arrival.retain)
+            .map_err(|e| refusal(kind(&e), &e))?;
+        let reply = if subject == Subject::Announce { reply(arrival)? } else { None };
+        Ok(Checked { topic, message, reply })
+    }
+
+    fn refuse(&self, arrival: Arrival, refusal: &Refusal) {
+        warn!(by = %arrival.by, topic = %arrival.topic, why = %refusal.why, "message refused");
+        // Only the answer to an announcement is waited for.
+        let awaited = arrival.topic.as_ref() == "mesh/announce";
+        let reply = awaited.then(|| reply(&arrival).ok().flatten()).flatten();
+        let (topic, why) = (arrival.topic.into(), refusal.why.to_string());
+        self.inbox.push(Event::Refused { by: arrival.by, topic, why, reply });
+    }
+}
+
+impl Door for HubDoor {
+    fn retention(&self, topic: &str) -> Retention {
+        match subject(topic).map(|subject| subject.kept()) {
+            Some(Kept::Always) => Retention::Always,
+            Some(Kept::AsPublished) => Retention::AsPublished,
+            Some(Kept::Never) | None => Retention::Never,
+        }
+    }
+
+    fn may_publish(&self, by: &By, topic: &str) -> bool {
+        // A topic that does not exist is refused by `admit`, which says why.
+        let allowed = subject(topic).is_none_or(|subject| subject.author() == Author::Anyone);
+        if !allowed {
+            warn!(%by, topic, why = HUBS_OWN, "publish denied");
+            let (by, topic, why) = (by.clone(), topic.to_owned(), HUBS_OWN.to_owned());
+            self.inbox.push(Event::Refused { by, topic, why, reply: None });
+        }
+        allowed
+    }
+
+    fn may_subscribe(&self, _: &By, filter: &str) -> bool {
+        // Nothing outside mesh/ is ever published: such a filter is a mistake worth an error.
+        matches!(filter.split('/').next(), Some("mesh" | "+" | "#"))
+    }
+
+    fn admit(&self, arrival: Arrival) -> Result<(), Refusal> {
+        match Self::check(&arrival) {
+            Ok(Checked { topic, message, reply }) => {
+                let fresh = matches!(message, Message::Announcement(_)).then(fresh);
+                let retained = arrival.retained;
+                let received = Box::new(Received {
+                    topic,
+                    payload: arrival.payload,
+                    by: arrival.by,
+                    received_at: arrival.received_at,
+                    qos: arrival.qos,
+                    content_type: arrival.content_type,
+                    user_properties: arrival.user_properties,
+                    expires_at: arrival.expires_at,
+                });
+                self.inbox.push(Event::Arrived { received, message, retained, reply, fresh });
+                Ok(())
+            }
+            Err(refusal) => {
+                self.refuse(arrival, &refusal);
+                Err(refusal)
+            }
+        }
+    }
+
+    fn ready(&self) -> Option<BoxFuture<'_, ()>> {
+        self.inbox.is_full().then(|| Box::pin(self.inbox.room()) as BoxFuture<'_, ()>)
+    }
+}
+
+/// An id for an announcement that brought none.
+pub(crate) fn fresh() -> AnnouncementId {
+    let id = uuid::Uuid::now_v7().to_string();
+    #[expect(clippy::expect_used, reason = "a UUID is hexadecimal digits and dashes")]
+    AnnouncementId::parse(&id).expect("a UUID is a name")
+}
+
+fn subject(topic: &str) -> Option<Subject> {
+    Topic::parse(topic).ok().and_then(|topic| Subject::of(&topic).ok())
+}
+
+/// A retained message becomes a file, which has its own limits.
+fn keepable(arrival: &Arrival, topic: &Topic) -> Result<(), Refusal> {
+    live::path::of(topic).map_err(|e| refusal(RefusalKind::Topic, &e))?;
+    let pairs = arrival.user_properties.iter().map(|(key, value)| key.len() + value.len() + 8);
+    let content_type = arrival.content_type.as_ref().map_or(0, String::len);
+    let bytes = pairs.sum::<usize>() + content_type + arrival.by.client.len();
+    if bytes > PROPERTIES_MAX_BYTES {
+        return Err(quota(
+            "a retained message has at most 2,048 bytes of properties and client id",
+        ));
+    }
+    Ok(())
+}
+
+/// Where the sender of an announcement waits for the answer.
+fn reply(arrival: &Arrival) -> Result<Option<ReplyAddress>, Refusal> {
+    let Some(topic) = arrival.response_topic.as_deref() else { return Ok(None) };
+    let topic = reply_topic(topic).map_err(|e| refusal(RefusalKind::Payload, &e))?;
+    let correlation = arrival.correlation.as_deref();
+    if correlation.is_some_and(|data| data.len() > CORRELATION_MAX_BYTES) {
+        return Err(quota("correlation data has at most 1,024 bytes"));
+    }
+    Ok(Some(ReplyAddress { topic, correlation: correlation.map(to_hex) }))
+}
+
+fn quota(why: &str) -> Refusal {
+    Refusal { kind: RefusalKind::Quota, why: why.into() }
+}
+
+fn refusal(kind: RefusalKind, why: &dyn std::error::Error) -> Refusal {
+    Refusal { kind, why: why.to_string().into() }
+}
+
+fn kind(malformed: &Malformed) -> RefusalKind {
+    match malformed {
+        Malformed::NotYet(_) => RefusalKind::NotYet,
+        _ => RefusalKind::Payload,
+    }
+}

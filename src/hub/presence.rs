@@ -1,0 +1,115 @@
+//! What the hub says of itself on `mesh/hub`.
+
+use super::Addresses;
+use crate::clock::Now;
+use crate::mesh::{HubView, Telling};
+use crate::message::Entry;
+use crate::message::contract::topics;
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the counters are published.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(super) struct HubPresence {
+    started_at: Timestamp,
+    addresses: Addresses,
+    engine: &'static str,
+    why: Arc<str>,
+    trouble: Option<Arc<str>>,
+    next: Duration,
+}
+
+#[derive(serde::Serialize)]
+struct Body<'a> {
+    state: &'a str,
+    version: &'a str,
+    started_at: Timestamp,
+    listen: Addresses,
+    engine: Engine<'a>,
+    trouble: Option<&'a str>,
+    counters: Counters,
+}
+
+#[derive(serde::Serialize)]
+struct Engine<'a> {
+    name: &'a str,
+    why: &'a str,
+}
+
+#[derive(serde::Serialize)]
+struct Counters {
+    clients: u64,
+    sessions: u64,
+    subscriptions: u64,
+    messages_in: u64,
+    messages_out: u64,
+    dropped: u64,
+    refused: u64,
+}
+
+impl HubPresence {
+    pub(super) fn new(
+        started_at: Timestamp,
+        addresses: &Addresses,
+        engine: &'static str,
+        why: String,
+    ) -> Self {
+        let addresses = *addresses;
+        let next = Duration::ZERO;
+        Self { started_at, addresses, engine, why: why.into(), trouble: None, next }
+    }
+
+    /// True once an interval, and at once when the disk begins or ceases to refuse.
+    pub(super) fn is_due(&mut self, now: Now, trouble: Option<Arc<str>>) -> bool {
+        let changed = self.trouble != trouble;
+        self.trouble = trouble;
+        if changed || now.steady >= self.next {
+            self.next = now.steady + INTERVAL;
+            return true;
+        }
+        false
+    }
+
+    pub(super) fn telling(&self, state: &str, stats: &meshfs_broker::Stats) -> Telling {
+        let body = Body {
+            state,
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: self.started_at,
+            listen: self.addresses,
+            engine: Engine { name: self.engine, why: &self.why },
+            trouble: self.trouble.as_deref(),
+            counters: Counters {
+                clients: stats.connections,
+                sessions: stats.sessions,
+                subscriptions: stats.subscriptions,
+                messages_in: stats.messages_in,
+                messages_out: stats.messages_out,
+                dropped: stats.dropped,
+                refused: stats.refused,
+            },
+        };
+        // Strings and numbers: it always serialises.
+        let payload = serde_json::to_vec(&body).unwrap_or_default().into();
+        Telling { topic: topics::hub(), payload, retain: true, correlation: None }
+    }
+
+    pub(super) fn entry(&self, state: &str) -> Entry {
+        Entry::Hub {
+            state: state.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine: self.engine.to_owned(),
+        }
+    }
+
+    pub(super) fn view(&self, trouble: Option<Arc<str>>) -> HubView {
+        HubView {
+            started_at: Some(self.started_at),
+            engine: self.engine,
+            engine_why: self.why.clone(),
+            trouble,
+        }
+    }
+}
