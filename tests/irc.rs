@@ -1,5 +1,12 @@
 //! The bridge against the house server, ngircd, inspircd and a scripted server, with people who
 //! are raw sockets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test ends where it fails, and says what it skips"
+)]
 
 #[path = "clients/irc_person.rs"]
 mod person;

@@ -264,3 +264,22 @@ async fn the_bridge_says_goodbye(server: Server) {
     alice.send("QUIT").await;
     alice.ended().await;
 }
+
+/// inspircd replays a channel's history to everybody who joins.
+#[tokio::test]
+async fn a_command_from_replayed_history_is_not_obeyed() {
+    let test = "a_command_from_replayed_history_is_not_obeyed";
+    let Some(server) = Server::start(Kind::Inspircd, test).await else { return };
+    let alice = Person::join(&server.address, "alice").await;
+    alice.send("MODE #mesh +H 10:1h").await;
+    alice.wait("history is kept", |line| line.contains("MODE #mesh") && line.contains("+H")).await;
+    alice.say("!snapshot old").await;
+    let hub = hub(&server);
+    hub.joined().await;
+    let carol = Person::join(&server.address, "carol").await;
+    carol.wait("the replay", |line| line.contains("!snapshot old")).await;
+    alice.say("!status").await;
+    alice.told("no node has been heard yet").await;
+    let topics = hub.publisher.take().into_iter().map(|p| p.topic.to_string());
+    assert_eq!(topics.collect::<Vec<_>>(), ["mesh/irc/net/mesh/said"], "only !status was said");
+}
