@@ -299,6 +299,12 @@ fn after_six_commands_a_minute_there_is_silence_whatever_the_nick() {
     assert_eq!(answered, 6);
     fixture.pass(60);
     assert!(asks(&mut fixture, "bob"));
+
+    let mut house = Fixture::new(true);
+    house.welcome();
+    house.receive(":meshfs!m@h JOIN #mesh");
+    let answered = |house: &mut Fixture, nick: &str| (0..9).filter(|_| asks(house, nick)).count();
+    assert_eq!([answered(&mut house, "bob"), answered(&mut house, "eve")], [6, 6]);
 }
 
 #[test]
