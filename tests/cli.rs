@@ -5,7 +5,11 @@
     clippy::panic,
     reason = "a test ends where it fails"
 )]
-#![allow(dead_code, reason = "the helpers are shared with the tests of the hub")]
+#![allow(
+    dead_code,
+    clippy::print_stderr,
+    reason = "the helpers are shared with the tests of the hub"
+)]
 
 #[path = "clients/hub.rs"]
 mod hub;
