@@ -75,16 +75,15 @@ fn check_connections(shared: &Shared) {
     let online: Vec<_> = lock(&shared.online).values().cloned().collect();
     for session in online {
         let silence_limit_ms = session.silence_limit_ms.load(SeqCst);
-        let ticket = session.ticket.load(SeqCst);
         let listens = silence_limit_ms > 0 && !session.unread.load(SeqCst);
         if listens && now_ms > session.seen_ms.load(SeqCst) + silence_limit_ms {
-            session.end(ticket, Reason::KeepAlive);
+            session.end_present(Reason::KeepAlive);
             continue;
         }
         let blocked = try_lock(&session.io).is_some_and(|io| io.blocked);
         let owes = blocked || session.full.load(SeqCst);
         if owes && now_ms > session.progress_ms.load(SeqCst) + stuck_limit_ms {
-            session.end(ticket, Reason::Quota);
+            session.end_present(Reason::Quota);
         }
     }
 }
