@@ -29,7 +29,7 @@ const LINGER: Duration = Duration::from_secs(2);
 impl Connection {
     /// Puts everything in order that this connection touched. True: the client should read a last
     /// packet, see [`linger`].
-    pub(crate) fn leave(mut self, end: End) -> bool {
+    pub(crate) fn leave(mut self: Box<Self>, end: End) -> bool {
         // After a panic a run may be left over; its messages are admitted and must be delivered.
         self.fanout.finish(Turn::new(&self.shared));
         let linger = self.say_goodbye(end);
