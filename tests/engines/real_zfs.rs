@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Whether this is the machine for it.
-fn in_vm(test: &str) -> bool {
+pub(crate) fn in_vm(test: &str) -> bool {
     if std::env::var_os("MESHFS_IN_VM").is_some() {
         return true;
     }
@@ -20,13 +20,13 @@ fn in_vm(test: &str) -> bool {
 }
 
 /// Runs a line of shell that has to succeed.
-fn sh(line: &str) {
+pub(crate) fn sh(line: &str) {
     quiet(Command::new("bash").args(["-ec", line]))
         .unwrap_or_else(|error| panic!("{line}: {error}"));
 }
 
 /// What a line of shell prints.
-fn told(line: &str) -> String {
+pub(crate) fn told(line: &str) -> String {
     let output = Command::new("bash").args(["-ec", line]).output().unwrap();
     assert!(output.status.success(), "{line}: {output:?}");
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
