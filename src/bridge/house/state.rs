@@ -66,6 +66,7 @@ pub(super) struct Room {
 #[derive(Debug)]
 pub(super) struct RoomTopic {
     pub(super) text: String,
+    /// The mask of who set it.
     pub(super) by: String,
     pub(super) at: Timestamp,
 }
@@ -95,7 +96,7 @@ impl State {
         let home = channel.as_str().to_owned();
         let topic = RoomTopic {
             text: "meshfs: announcements and snapshots · !help".to_owned(),
-            by: SERVER.to_owned(),
+            by: format!("meshfs!meshfs@{SERVER}"),
             at: started,
         };
         let members = BTreeSet::new();

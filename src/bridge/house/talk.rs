@@ -147,11 +147,11 @@ impl State {
         let Some(name) = self.member_of(id, &folded, name) else { return };
         let Some(text) = text else { return self.tell_topic(id, &folded) };
         let Some(client) = self.clients.get(&id) else { return };
-        let (mask, by) = (client.mask(), client.nick().to_owned());
+        let mask = client.mask();
         let text = short(text);
         let line = format!(":{mask} TOPIC {name} :{text}");
         if let Some(room) = self.rooms.get_mut(&folded) {
-            let topic = RoomTopic { text, by, at: Timestamp::now() };
+            let topic = RoomTopic { text, by: mask, at: Timestamp::now() };
             room.topic = (!topic.text.is_empty()).then_some(topic);
         }
         self.send_room(&folded, &line, None);

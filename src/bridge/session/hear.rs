@@ -142,8 +142,12 @@ impl Session {
         vec![Action::Write(format!("NOTICE {nick} :\x01{answer}\x01"))]
     }
 
-    /// A person for the rate limit: the user and host, which a change of nick does not change.
+    /// A person for the rate limit: the user and host, which a change of nick does not change. In
+    /// the house all may be of one user on one host, so there it is all of the mask.
     fn person(&self, mask: &str) -> Box<str> {
+        if self.link.house {
+            return self.isupport.fold(mask);
+        }
         self.isupport.fold(mask.split_once('!').map_or(mask, |(_, rest)| rest))
     }
 }
