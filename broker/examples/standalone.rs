@@ -30,6 +30,9 @@ struct Arguments {
     /// Longest packet from a client
     #[arg(long, value_name = "BYTES")]
     packet_bytes: Option<usize>,
+    /// Longest keep-alive of a version 5 client; 0: any
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    keep_alive_max: u16,
     /// Connections at one time
     #[arg(long, value_name = "COUNT")]
     connections: Option<usize>,
@@ -51,6 +54,7 @@ impl Arguments {
             receive_max: self.receive.unwrap_or(default.receive_max),
             packet_max_bytes: self.packet_bytes.unwrap_or(default.packet_max_bytes),
             connections_max: self.connections.unwrap_or(default.connections_max),
+            keep_alive_max_s: self.keep_alive_max,
             ..default
         }
     }

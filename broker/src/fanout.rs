@@ -52,6 +52,11 @@ impl<'a> Turn<'a> {
     pub(crate) fn keep_order(&mut self) {
         self.order.get_or_insert_with(|| lock(&self.shared.order));
     }
+
+    /// Only when no retained message waits in a run.
+    pub(crate) fn release_order(&mut self) {
+        self.order = None;
+    }
 }
 
 /// What became of a message.
@@ -64,7 +69,7 @@ pub(crate) enum Verdict {
 /// A publisher's way to its subscribers.
 #[derive(Debug)]
 pub(crate) struct Fanout {
-    routes: Routes,
+    pub(crate) routes: Routes,
     run: Option<(Arc<Targets>, u8)>,
     forms: [Chunk; Form::COUNT],
     /// Sessions that got something and have no writer yet.

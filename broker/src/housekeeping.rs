@@ -14,6 +14,8 @@ use crate::{
 };
 
 const PERIOD: Duration = Duration::from_millis(250);
+/// Idle publishers are woken so often, to let go of sessions that ended.
+const SWEEP_TICKS: u32 = 20;
 
 /// When, and which of those at the same moment.
 pub(crate) type DeadlineKey = (u64, u64);
@@ -50,10 +52,15 @@ impl Deadline {
 pub(crate) async fn keep_house(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut tick, mut swept) = (0u32, 0);
     loop {
         tokio::select! {
             () = shared.ending() => return,
             _ = ticks.tick() => {}
+        }
+        tick = tick.wrapping_add(1);
+        if tick.is_multiple_of(SWEEP_TICKS) {
+            sweep_routes(&shared, &mut swept);
         }
         check_connections(&shared);
         while let Some((deadline, session)) = next_due(&shared) {
@@ -79,6 +86,17 @@ fn check_connections(shared: &Shared) {
         if owes && now_ms > session.progress_ms.load(SeqCst) + stuck_limit_ms {
             session.end(ticket, Reason::Quota);
         }
+    }
+}
+
+fn sweep_routes(shared: &Shared, swept: &mut u64) {
+    let epoch = shared.epoch.load(SeqCst);
+    if std::mem::replace(swept, epoch) == epoch {
+        return;
+    }
+    lock(&shared.host).routes.forget_if_stale(shared);
+    for session in lock(&shared.online).values() {
+        session.kick.notify_one();
     }
 }
 

@@ -120,6 +120,15 @@ impl Routes {
         }
     }
 
+    /// Lets go of sessions that may be gone; what is still right is found again.
+    pub(crate) fn forget_if_stale(&mut self, shared: &Shared) {
+        let epoch = shared.epoch.load(SeqCst);
+        if epoch != self.epoch {
+            self.forget();
+            self.epoch = epoch;
+        }
+    }
+
     fn forget(&mut self) {
         self.routes = HashSet::new();
         self.bytes = 0;
@@ -133,11 +142,7 @@ impl Routes {
         by: &Identity,
         topic: &[u8],
     ) -> Result<Arc<Route>, Reason> {
-        let epoch = shared.epoch.load(SeqCst);
-        if epoch != self.epoch {
-            self.forget();
-            self.epoch = epoch;
-        }
+        self.forget_if_stale(shared);
         if let Some(last) = &self.last
             && last.topic.as_bytes() == topic
         {

@@ -52,6 +52,9 @@ pub struct Limits {
     pub stall_grace: Duration,
     /// Longest life of a session without a connection; clients that ask for more get this.
     pub session_expiry_max: Duration,
+    /// Longest keep-alive of a version 5 client, in seconds; those that ask for more or none are
+    /// told to use this. 0: any.
+    pub keep_alive_max_s: u16,
     /// Topic aliases a version 5 publisher may define.
     pub topic_alias_max: u16,
 }
@@ -73,6 +76,7 @@ impl Default for Limits {
             stuck_limit: Duration::from_secs(10),
             stall_grace: Duration::from_millis(250),
             session_expiry_max: Duration::from_secs(7 * 24 * 3600),
+            keep_alive_max_s: 0,
             topic_alias_max: 16,
         }
     }

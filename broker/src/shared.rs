@@ -147,10 +147,18 @@ impl Shared {
         let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Ended).await;
     }
 
+    pub(crate) fn leave_online(&self, uid: u64) {
+        let mut online = lock(&self.online);
+        online.remove(&uid);
+        if online.len() * 4 < online.capacity() {
+            online.shrink_to_fit();
+        }
+    }
+
     pub(crate) fn session_expiry_max_s(&self) -> u32 {
         u32::try_from(self.limits.session_expiry_max.as_secs()).unwrap_or(u32::MAX)
     }
 }
 
 /// How long a wait may last before the reason for it is looked at again.
-pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(250);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(100);

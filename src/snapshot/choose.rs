@@ -2,7 +2,7 @@
 
 use super::command::Program;
 use super::mounts::Mounts;
-use super::{CopyEngine, Engine, SnapshotError, ZfsEngine};
+use super::{CopyEngine, Engine, SnapshotError, ZfsEngine, zfs};
 use crate::name::Dataset;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,11 +13,9 @@ use tracing::debug;
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// The engine asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// What fits the file system of the root.
-    #[default]
     Auto,
     /// A copy below the root; works everywhere.
     Copy,
@@ -25,19 +23,6 @@ pub enum Kind {
     Zfs,
     /// A snapshot of the btrfs subvolume.
     Btrfs,
-}
-
-impl std::str::FromStr for Kind {
-    type Err = String;
-    fn from_str(raw: &str) -> Result<Self, String> {
-        match raw {
-            "auto" => Ok(Self::Auto),
-            "copy" => Ok(Self::Copy),
-            "zfs" => Ok(Self::Zfs),
-            "btrfs" => Ok(Self::Btrfs),
-            _ => Err(format!("{raw:?} is no engine: write auto, copy or zfs")),
-        }
-    }
 }
 
 /// The engine chosen.
@@ -56,37 +41,53 @@ impl std::fmt::Debug for Choice {
     }
 }
 
-/// Chooses the engine for the tree at `root`, which must be there.
+/// Chooses the engine for the tree that is, or will be, at `root`.
 ///
-/// A pool that does not answer now is no reason to refuse: the engine is chosen,
-/// `why` says what is wrong, and each snapshot fails until it answers.
+/// A `zfs` that does not answer now is no reason to refuse: the engine is chosen,
+/// `why` says what is wrong, and each snapshot fails until it answers. A suspended
+/// pool is one, because whoever touches the tree on it hangs; so call this first.
 ///
 /// # Errors
-/// When the engine asked for cannot work there, or the dataset would not hold the tree.
+/// When the engine asked for cannot work there, the dataset would not hold the tree,
+/// or its pool is suspended.
 pub async fn choose(
     kind: Kind,
     root: &Path,
     dataset: Option<Dataset>,
 ) -> Result<Choice, SnapshotError> {
-    let (root, mounts) = look(root).await?;
+    let mounts =
+        Mounts::read().map_err(|error| SnapshotError::io("read", "/proc/self/mountinfo", error))?;
+    let root = std::path::absolute(root).map_err(|error| SnapshotError::io("find", root, error))?;
+    let on_zfs = mounts.holding(&root).filter(|mount| mount.kind == "zfs");
+    if let Some(pool) = on_zfs.and_then(|mount| mount.source.split('/').next()) {
+        zfs::refuse_if_suspended(pool)?;
+    }
+    let root = resolve(root).await?;
     decide(kind, root, dataset, Program::new("zfs"), &mounts).await
 }
 
-/// The root without symlinks, and what is mounted.
-async fn look(root: &Path) -> Result<(PathBuf, Mounts), SnapshotError> {
-    let path = root.to_owned();
+/// The path without symlinks, as far as it is there.
+async fn resolve(path: PathBuf) -> Result<PathBuf, SnapshotError> {
+    let what = path.display().to_string();
     let look = tokio::task::spawn_blocking(move || {
-        let found = path.canonicalize().map_err(|error| SnapshotError::io("find", &path, error))?;
-        let mounts = Mounts::read()
-            .map_err(|error| SnapshotError::io("read", "/proc/self/mountinfo", error))?;
-        Ok((found, mounts))
+        let mut there = path.as_path();
+        let found = loop {
+            match (there.canonicalize(), there.parent()) {
+                (Err(error), Some(parent)) if error.kind() == std::io::ErrorKind::NotFound => {
+                    there = parent;
+                }
+                (found, _) => {
+                    break found.map_err(|error| SnapshotError::io("find", there, error))?;
+                }
+            }
+        };
+        let rest = path.strip_prefix(there).unwrap_or(Path::new(""));
+        Ok(found.components().chain(rest.components()).collect())
     });
     match tokio::time::timeout(LOOK_LIMIT, look).await {
         Ok(Ok(found)) => found,
-        Ok(Err(ended)) => Err(SnapshotError::io("find", root, std::io::Error::other(ended))),
-        Err(_) => {
-            Err(SnapshotError::TimedOut { what: root.display().to_string(), limit: LOOK_LIMIT })
-        }
+        Ok(Err(ended)) => Err(SnapshotError::io("find", what, std::io::Error::other(ended))),
+        Err(_) => Err(SnapshotError::TimedOut { what, limit: LOOK_LIMIT }),
     }
 }
 
@@ -117,7 +118,9 @@ async fn decide(
             unsuitable("zfs", reason)
         }
         (Kind::Auto, None) => Ok(copy(format!("{} is on {kind_of_root}", root.display()))),
-        (Kind::Auto, Some(dataset)) if !named => match zfs(&root, dataset.clone(), program).await {
+        (Kind::Auto, Some(dataset)) if !named => match choose_zfs(&root, dataset.clone(), program)
+            .await
+        {
             Err(error) if !error.retryable() => {
                 debug!(%dataset, error = &error as &dyn std::error::Error, "zfs cannot be used");
                 let root = root.display();
@@ -125,11 +128,15 @@ async fn decide(
             }
             other => other,
         },
-        (Kind::Auto | Kind::Zfs, Some(dataset)) => zfs(&root, dataset, program).await,
+        (Kind::Auto | Kind::Zfs, Some(dataset)) => choose_zfs(&root, dataset, program).await,
     }
 }
 
-async fn zfs(root: &Path, dataset: Dataset, program: Program) -> Result<Choice, SnapshotError> {
+async fn choose_zfs(
+    root: &Path,
+    dataset: Dataset,
+    program: Program,
+) -> Result<Choice, SnapshotError> {
     let engine = ZfsEngine::new(dataset.clone(), root, program);
     let shown = root.display();
     let why = match engine.covers().await {
@@ -141,7 +148,6 @@ async fn zfs(root: &Path, dataset: Dataset, program: Program) -> Result<Choice, 
         }
         Err(
             error @ (SnapshotError::TimedOut { .. }
-            | SnapshotError::PoolSuspended { .. }
             | SnapshotError::Spawn { .. }
             | SnapshotError::Answer { .. }
             | SnapshotError::Failed { .. }),
@@ -196,8 +202,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_root_that_is_not_there_is_named() {
-        let error = choose(Kind::Auto, Path::new("/nowhere/at/all"), None).await.unwrap_err();
-        assert_eq!(error.to_string(), "could not find /nowhere/at/all");
+    async fn a_root_is_resolved_as_far_as_it_is_there() {
+        let scratch = tempfile::tempdir().unwrap();
+        let real = scratch.path().canonicalize().unwrap();
+        std::os::unix::fs::symlink("target", real.join("link")).unwrap();
+        std::fs::create_dir(real.join("target")).unwrap();
+        let resolved = |path: &str| resolve(real.join(path));
+        assert_eq!(resolved("link/new/mesh").await.unwrap(), real.join("target/new/mesh"));
+        assert_eq!(resolved("link").await.unwrap(), real.join("target"));
+        std::fs::write(real.join("file"), "").unwrap();
+        let error = resolved("file/mesh").await.unwrap_err();
+        assert!(error.to_string().starts_with("could not find"), "{error}");
     }
 }

@@ -11,7 +11,7 @@ use super::{BoxFuture, Engine, Found, Request, SnapshotError, Taken};
 use crate::name::{Dataset, SnapshotName};
 use reason::{Subject, reason, way_out_of_permissions};
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tracing::{debug, warn};
@@ -22,6 +22,9 @@ const ASK_LIMIT: Duration = Duration::from_secs(5);
 
 /// The same at start, where somebody waits for the hub.
 const START_LIMIT: Duration = Duration::from_secs(3);
+
+/// Where the kernel tells the state of each pool: `POOL/state`.
+const KERNEL_STATE: &str = "/proc/spl/kstat/zfs";
 
 /// Snapshots of one dataset.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ impl ZfsEngine {
     /// from where `program` looks.
     #[must_use]
     pub fn new(dataset: Dataset, root: impl Into<PathBuf>, program: Program) -> Self {
-        let kernel_state = "/proc/spl/kstat/zfs".into();
+        let kernel_state = KERNEL_STATE.into();
         let covered = AtomicBool::new(false);
         Self { dataset, program, kernel_state, root: root.into(), covered }
     }
@@ -189,13 +192,26 @@ impl ZfsEngine {
                 }
             }
         };
-        match state.trim() {
-            "ONLINE" | "DEGRADED" => Ok(()),
-            "SUSPENDED" | "FAULTED" | "UNAVAIL" => {
-                Err(SnapshotError::PoolSuspended { pool: pool.to_owned() })
-            }
-            other => Err(SnapshotError::Answer { verb: "zpool list", line: first_line(other) }),
+        judge_state(pool, &state)
+    }
+}
+
+/// Refuses a pool of which the kernel says that it is suspended; reads no file on it.
+pub(super) fn refuse_if_suspended(pool: &str) -> Result<(), SnapshotError> {
+    match std::fs::read_to_string(Path::new(KERNEL_STATE).join(pool).join("state")) {
+        Ok(state) => judge_state(pool, &state),
+        Err(_) => Ok(()), // an old module tells nothing
+    }
+}
+
+fn judge_state(pool: &str, state: &str) -> Result<(), SnapshotError> {
+    match state.trim() {
+        // The last one is said while it changes from one state to another.
+        "ONLINE" | "DEGRADED" | "TRANSITIONING" => Ok(()),
+        "SUSPENDED" | "FAULTED" | "UNAVAIL" | "OFFLINE" | "REMOVED" => {
+            Err(SnapshotError::PoolSuspended { pool: pool.to_owned() })
         }
+        other => Err(SnapshotError::Answer { verb: "zpool list", line: first_line(other) }),
     }
 }
 

@@ -74,7 +74,7 @@ async fn what_is_no_file_is_left_out() {
     let _socket = std::os::unix::net::UnixListener::bind(scratch.path().join("socket")).unwrap();
     let taken = CopyEngine::new(scratch.path()).take(request("a", "1")).await.unwrap();
     let copy = Path::new(&taken.full);
-    for name in ["live/pipe", "socket", ".lock", ".snapshots"] {
+    for name in ["live/pipe", "socket", ".lock", ".tmp", ".snapshots"] {
         assert!(copy.join(name).symlink_metadata().is_err(), "{name}");
     }
     assert_eq!(std::fs::read_link(copy.join("specs/outside")).unwrap(), Path::new("/etc/passwd"));

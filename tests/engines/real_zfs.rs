@@ -318,6 +318,7 @@ fn zz_a_suspended_pool_is_noticed_before_any_file_is_touched() {
             std::fs::read_to_string("/proc/spl/kstat/zfs/bad/state").unwrap().trim() == "SUSPENDED"
         });
         let errors = [
+            choose(Kind::Auto, Path::new("/bad/mesh/not/there"), None).await.unwrap_err(),
             choice.engine.check().await.unwrap_err(),
             choice.engine.take(request("a", "2")).await.unwrap_err(),
             choice.engine.list().await.unwrap_err(),

@@ -32,7 +32,7 @@ pub(crate) fn holds(root: &Path) -> Tree {
         for entry in std::fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
             let name = path.strip_prefix(root).unwrap().to_owned();
-            let own = [".snapshots", ".meshfs-snapshot.json", ".lock", ".zfs"];
+            let own = [".snapshots", ".meshfs-snapshot.json", ".lock", ".tmp", ".zfs"];
             if own.iter().any(|&own| name == Path::new(own)) {
                 continue;
             }
@@ -115,6 +115,7 @@ pub(crate) fn plant(root: &Path) {
     write(&root.join("specs/nodes/n1.toml"), b"runs = []\n");
     write(&root.join("aside/live/torn"), b"");
     write(&root.join(".lock"), b"4711");
+    write(&root.join(".tmp/live"), b"half");
     set_mode(&root.join("specs/nodes/n1.toml"), 0o640);
     std::fs::create_dir_all(root.join("queue/empty")).unwrap();
     set_mode(&root.join("queue"), 0o2750);

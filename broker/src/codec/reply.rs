@@ -25,6 +25,7 @@ pub(crate) const PING_RESPONSE: [u8; 2] = [0xD0, 0];
 pub(crate) struct Terms {
     pub(crate) assigned_client_id: Option<String>,
     pub(crate) session_expiry_s: Option<u32>,
+    pub(crate) keep_alive_s: Option<u16>,
     pub(crate) packet_max_bytes: u32,
     pub(crate) receive_maximum: u16,
     pub(crate) topic_alias_maximum: u16,
@@ -47,7 +48,7 @@ pub(crate) fn welcome(session_present: bool, version5: bool, terms: Terms) -> Ve
             wildcard_subscription_available: None,
             subscription_identifiers_available: None,
             shared_subscription_available: None,
-            server_keep_alive: None,
+            server_keep_alive: terms.keep_alive_s,
             response_information: None,
             server_reference: None,
             authentication_method: None,

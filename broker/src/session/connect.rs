@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
 };
 
+use bytes::BytesMut;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
@@ -33,10 +34,14 @@ use crate::{
     fanout::Fanout,
     housekeeping::Deadline,
     lock::lock,
+    settings::Limits,
     shared::Shared,
     stats::add,
     stream::Stream,
 };
+
+/// Longest CONNECT. Nobody is known yet, so it is less than other packets may have.
+const CONNECT_MAX_BYTES: usize = 256 * 1024;
 
 /// Serves one client from its first byte to its last.
 pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, address: SocketAddr) {
@@ -129,7 +134,7 @@ async fn read_connect(
             // Whatever this is, it does not speak MQTT: no answer.
             return Err(None);
         }
-        match first_frame(&bytes, shared.limits.packet_max_bytes) {
+        match first_frame(&bytes, shared.limits.packet_max_bytes.min(CONNECT_MAX_BYTES)) {
             Ok(Some(frame)) => return Ok((bytes, frame)),
             Ok(None) => {}
             Err(_) => return Err(None),
@@ -220,8 +225,10 @@ impl Attached {
             (false, true) => 0,
             (false, false) => shared.session_expiry_max_s(),
         };
-        let session_present = take_over_state(shared, &session, connect.clean_start);
+        let session_present = take_over_state(shared, &session, &who, connect.clean_start);
+        let keep_alive_s = keep_alive_s(&connect, limits);
         let terms = Terms {
+            keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
             assigned_client_id: assigned,
             session_expiry_s: (connect.session_expiry_s != session_expiry_s)
                 .then_some(session_expiry_s),
@@ -235,7 +242,7 @@ impl Attached {
             packet_max_bytes,
         };
         go_online(shared, &session, ticket, owed, welcome(session_present, version5, terms));
-        session.silence_limit_ms.store(u64::from(connect.keep_alive_s) * 1500, SeqCst);
+        session.silence_limit_ms.store(u64::from(keep_alive_s) * 1500, SeqCst);
         *lock(&session.io) = Io::new(stream.clone());
         lock(&shared.online).insert(session.uid, session.clone());
         let problem_information = connect.problem_information;
@@ -250,29 +257,51 @@ impl Attached {
             fanout: Fanout::new(session.uid, false),
             acks: Acks::new(AckForm { version5, problem_information, packet_max_bytes }),
             aliases: HashMap::new(),
-            partial: Vec::new(),
+            partial: BytesMut::new(),
+            scanned: 0,
             answers: Vec::new(),
             client_acks: Vec::new(),
             draining: false,
             held: false,
+            ended: false,
             session,
             who,
         }
     }
 }
 
+/// Only a version 5 client can be told to use another keep-alive.
+fn keep_alive_s(connect: &Connect<'_>, limits: &Limits) -> u16 {
+    match (connect.keep_alive_s, limits.keep_alive_max_s) {
+        (asked, max) if connect.version5 && max > 0 && (asked == 0 || asked > max) => max,
+        (asked, _) => asked,
+    }
+}
+
 /// Comes back to what the session holds, or begins anew; true when there is something.
-fn take_over_state(shared: &Arc<Shared>, session: &Session, clean_start: bool) -> bool {
+fn take_over_state(
+    shared: &Arc<Shared>,
+    session: &Session,
+    who: &Identity,
+    clean_start: bool,
+) -> bool {
     Deadline::clear_all(shared, session);
-    if clean_start {
+    let foreign = {
+        let queue = lock(&session.queue);
+        queue.known && queue.user != who.user
+    };
+    if clean_start || foreign {
         // The former session ends here, and with it the wait of its will.
         will::publish_delayed(shared, session);
         leave_all(shared, session);
-        lock(&session.queue).clear();
+        let mut queue = lock(&session.queue);
+        queue.clear();
+        queue.user.clone_from(&who.user);
         return false;
     }
     let mut queue = lock(&session.queue);
     queue.delayed_will = None;
+    queue.user.clone_from(&who.user);
     queue.known
 }
 

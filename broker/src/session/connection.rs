@@ -8,27 +8,18 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use tokio::{sync::OwnedMutexGuard, time::Instant};
 
-use super::{Session, acks::Acks, inflight::Ack};
+use super::{Session, acks::Acks, batch::PUBLISH, inflight::Ack};
 use crate::{
     api::Identity,
-    codec::{
-        Reason,
-        connect::Will,
-        control,
-        frame::{Frame, Reader, first_frame},
-        reply::{PACKET_ID_UNKNOWN, PING_RESPONSE, PUBCOMP, put_ack},
-    },
-    fanout::{Fanout, Turn},
+    codec::{Reason, connect::Will},
+    fanout::Fanout,
     lock::lock,
     shared::{LOOK_AGAIN, Phase, Shared},
-    stats::add,
     stream::Stream,
 };
-
-/// Packet type.
-const PUBLISH: u8 = 3;
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,16 +54,20 @@ pub(crate) struct Connection {
     pub(crate) fanout: Fanout,
     pub(crate) acks: Acks,
     pub(crate) aliases: HashMap<u16, Box<[u8]>>,
-    /// The beginning of a frame that is not all here.
-    pub(crate) partial: Vec<u8>,
+    /// The beginning of a frame that is not all here, and before it what was read ahead.
+    pub(crate) partial: BytesMut,
+    /// How much of it was looked through for acknowledgements already.
+    pub(crate) scanned: usize,
     /// Answers of the present batch.
     pub(crate) answers: Vec<u8>,
     /// Acknowledgements from the client in the present batch.
     pub(crate) client_acks: Vec<Ack>,
     /// The broker is going down: only acknowledgements still count.
     pub(crate) draining: bool,
-    /// A PUBLISH waits in `partial` until the host is ready for it.
+    /// Whole packets wait in `partial`, the first of them perhaps for the host.
     pub(crate) held: bool,
+    /// Reading ahead came to the end of the stream.
+    pub(crate) ended: bool,
 }
 
 impl Connection {
@@ -96,20 +91,22 @@ impl Connection {
             Phase::Draining(until) => return self.drain(until).await,
             Phase::Ended => return Err(End::Because(Reason::ShuttingDown)),
         }
+        self.fanout.routes.forget_if_stale(&self.shared);
         if let Some(session) = self.fanout.full.pop() {
             return self.wait_for_subscriber(session).await;
         }
         if self.is_owed_too_much() {
             self.session.full.store(true, SeqCst);
             let session = self.session.clone();
-            return self.wait(room(&session)).await;
+            return self.wait(room(&session), false).await;
         }
         if !self.held {
             return self.read().await;
         }
         let shared = self.shared.clone();
-        match shared.admission.ready() {
-            Some(ready) => self.wait(ready).await,
+        let message_first = self.partial.first().is_some_and(|byte| byte >> 4 == PUBLISH);
+        match shared.admission.ready().filter(|_| message_first) {
+            Some(ready) => self.wait(ready, false).await,
             None => self.received(&[]),
         }
     }
@@ -136,7 +133,7 @@ impl Connection {
             let holds_up = session.holds_up(&shared);
             if holds_up {
                 let gate = async { drop(tokio::time::timeout(LOOK_AGAIN, roomy).await) };
-                result = self.wait(gate).await;
+                result = self.wait(gate, self.may_read_ahead()).await;
             }
             holds_up
         };
@@ -146,12 +143,19 @@ impl Connection {
         result
     }
 
-    /// Waits without reading; acknowledgements that fall due still go out. Silence is not the
-    /// client's fault meanwhile.
-    async fn wait(&mut self, gate: impl Future<Output = ()>) -> Result<(), End> {
+    /// Two clients that flood each other would wait for each other for ever, each one's
+    /// acknowledgements behind messages that are not read: so they are looked for there.
+    fn may_read_ahead(&self) -> bool {
+        let owed = lock(&self.session.queue).inflight.live() > 0;
+        owed && !self.ended && self.partial.len() < self.shared.limits.queue_max_bytes
+    }
+
+    /// Waits without acting on messages; acknowledgements that fall due still go out. Silence is
+    /// not the client's fault meanwhile.
+    async fn wait(&mut self, gate: impl Future<Output = ()>, ahead: bool) -> Result<(), End> {
         let session = self.session.clone();
         session.unread.store(true, SeqCst);
-        let result = self.wait_unread(&session, gate).await;
+        let result = self.wait_unread(&session, gate, ahead).await;
         session.seen_ms.store(self.shared.now_ms(), SeqCst);
         session.unread.store(false, SeqCst);
         result
@@ -161,13 +165,28 @@ impl Connection {
         &mut self,
         session: &Session,
         gate: impl Future<Output = ()>,
+        ahead: bool,
     ) -> Result<(), End> {
+        let stream = self.stream.clone();
         let (mut kicked, mut gate) = (pin!(session.kick.notified()), pin!(gate));
         std::future::poll_fn(|context| {
             if kicked.as_mut().poll(context).is_ready() || self.poll_acks(context) {
                 return Poll::Ready(Ok(()));
             }
-            gate.as_mut().poll(context).map(Ok)
+            if gate.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            if !ahead {
+                return Poll::Pending;
+            }
+            stream.poll_read(context, |bytes| self.read_ahead(bytes)).map(|read| match read {
+                Ok(Some(result)) => result,
+                Ok(None) | Err(_) => {
+                    // What was read ahead still counts; the end is met again after it.
+                    self.ended = true;
+                    Ok(())
+                }
+            })
         })
         .await
     }
@@ -209,133 +228,6 @@ impl Connection {
         }
         let look_again = Duration::from_millis(10).min(until - Instant::now());
         tokio::time::timeout(look_again, self.read()).await.unwrap_or(Ok(()))
-    }
-
-    /// Acts on everything that came in one read.
-    fn received(&mut self, bytes: &[u8]) -> Result<(), End> {
-        let shared = self.shared.clone();
-        self.session.seen_ms.store(shared.now_ms(), SeqCst);
-        add(&shared.counters.bytes_in, bytes.len());
-        let mut partial = std::mem::take(&mut self.partial);
-        let whole = if partial.is_empty() {
-            bytes
-        } else {
-            partial.extend_from_slice(bytes);
-            &partial
-        };
-        let (mut turn, mut at, mut result) = (Turn::new(&shared), 0, Ok(()));
-        let mut asked = false;
-        self.held = false;
-        while result.is_ok() {
-            match first_frame(&whole[at..], shared.limits.packet_max_bytes) {
-                Ok(Some(_)) if whole[at] >> 4 == PUBLISH && !asked && self.must_wait_for_host() => {
-                    self.held = true;
-                    break;
-                }
-                Ok(Some(frame)) => {
-                    asked |= whole[at] >> 4 == PUBLISH;
-                    result = self.packet(&mut turn, &whole[at..at + frame.end], frame);
-                    at += frame.end;
-                }
-                Ok(None) => break,
-                Err(reason) => result = Err(End::Because(reason)),
-            }
-        }
-        if at > 0 || partial.is_empty() {
-            self.partial = whole[at..].to_vec();
-        } else {
-            self.partial = partial; // a long frame grows in place
-        }
-        self.fanout.finish(turn);
-        self.hand_in();
-        result
-    }
-
-    /// The host is asked once in a batch, before the first message.
-    fn must_wait_for_host(&self) -> bool {
-        !self.draining && self.shared.admission.ready().is_some()
-    }
-
-    /// Puts the answers of a batch into the queue, after the messages of the batch, so that an
-    /// acknowledgement means "in every queue".
-    fn hand_in(&mut self) {
-        if !self.client_acks.is_empty() {
-            self.session.credit_acks(&self.shared, self.client_acks.len());
-        }
-        let mut queue = lock(&self.session.queue);
-        for ack in self.client_acks.drain(..) {
-            queue.acknowledge(ack);
-        }
-        queue.answers.append(&mut self.answers);
-        let idle = queue.is_idle();
-        drop(queue);
-        if !idle {
-            self.session.wake(&self.shared);
-        }
-    }
-
-    fn packet(&mut self, turn: &mut Turn<'_>, bytes: &[u8], frame: Frame) -> Result<(), End> {
-        let kind = bytes[0] >> 4;
-        if self.draining && !(4..=7).contains(&kind) {
-            return Ok(());
-        }
-        let version5 = self.version5;
-        match kind {
-            PUBLISH => self.publish(turn, bytes, frame),
-            4 | 5 | 7 => self.acknowledged(kind, bytes, frame),
-            6 => self.release(bytes, frame),
-            8 => self.subscribe(turn, &control::subscribe(bytes, frame, version5)?),
-            10 => self.unsubscribe(turn, &control::unsubscribe(bytes, frame, version5)?),
-            12 if bytes.len() == 2 && bytes[0] == 0xC0 => {
-                self.answers.extend_from_slice(&PING_RESPONSE);
-                Ok(())
-            }
-            14 => Err(self.asked_to_end(&control::disconnect(bytes, frame, version5)?)),
-            12 => Err(Reason::Malformed.into()),
-            // A second CONNECT, AUTH, or what only a broker sends.
-            _ => Err(Reason::Protocol.into()),
-        }
-    }
-
-    fn asked_to_end(&mut self, packet: &control::Disconnect) -> End {
-        if let Some(expiry_s) = packet.session_expiry_s {
-            if self.session_expiry_s == 0 && expiry_s > 0 {
-                return Reason::Protocol.into();
-            }
-            self.session_expiry_s = expiry_s.min(self.shared.session_expiry_max_s());
-        }
-        End::Asked { publish_will: packet.publish_will }
-    }
-
-    fn acknowledged(&mut self, kind: u8, bytes: &[u8], frame: Frame) -> Result<(), End> {
-        let (packet_id, code) = self.ack_body(bytes, frame, 0)?;
-        self.client_acks.push(match kind {
-            4 => Ack::Acknowledged { packet_id },
-            5 => Ack::Received { packet_id, failed: code >= 0x80 },
-            _ => Ack::Complete { packet_id },
-        });
-        Ok(())
-    }
-
-    fn release(&mut self, bytes: &[u8], frame: Frame) -> Result<(), End> {
-        let (packet_id, _) = self.ack_body(bytes, frame, 2)?;
-        let known = lock(&self.session.queue).received.remove(&packet_id);
-        let code = if known { 0 } else { PACKET_ID_UNKNOWN };
-        put_ack(&mut self.answers, PUBCOMP, packet_id, code, "", self.version5, usize::MAX);
-        Ok(())
-    }
-
-    fn ack_body(&self, bytes: &[u8], frame: Frame, flags: u8) -> Result<(u16, u8), Reason> {
-        let mut body = Reader(&bytes[frame.body..]);
-        let packet_id = body.u16()?;
-        if bytes[0] & 15 != flags || (!self.version5 && !body.is_empty()) {
-            return Err(Reason::Malformed);
-        }
-        if packet_id == 0 {
-            return Err(Reason::Protocol);
-        }
-        let code = if body.is_empty() { 0 } else { body.u8()? };
-        Ok((packet_id, code))
     }
 }
 

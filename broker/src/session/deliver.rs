@@ -6,6 +6,7 @@
 use std::{
     cell::Cell,
     io,
+    net::Shutdown,
     sync::{Arc, atomic::Ordering::SeqCst},
 };
 
@@ -156,9 +157,10 @@ impl Session {
                         return;
                     }
                     Err(_) => {
+                        // The reading side finds out by itself what became of the connection.
+                        stream.shutdown(Shutdown::Both);
                         io.stream = None;
                         self.pending.store(false, SeqCst);
-                        self.end(lock(&self.queue).ticket, Reason::Unavailable);
                         return;
                     }
                 }

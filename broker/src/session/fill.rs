@@ -24,7 +24,7 @@ impl Queue {
         if self.answers.capacity() > 8192 {
             self.answers = Vec::new();
         }
-        if !self.resend(out, &mut filled, now_ms) {
+        if self.paused || !self.resend(out, &mut filled, now_ms) {
             return filled;
         }
         while out.len() < OUT_BYTES {

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     codec::{Reason, reply::goodbye},
+    fanout::Turn,
     housekeeping::Deadline,
     lock::lock,
     shared::Shared,
@@ -29,6 +30,8 @@ impl Connection {
     /// Puts everything in order that this connection touched. True: the client should read a last
     /// packet, see [`linger`].
     pub(crate) fn leave(mut self, end: End) -> bool {
+        // After a panic a run may be left over; its messages are admitted and must be delivered.
+        self.fanout.finish(Turn::new(&self.shared));
         let linger = self.say_goodbye(end);
         *lock(&self.session.io) = Io::default();
         let how = if linger { Shutdown::Write } else { Shutdown::Both };
@@ -44,7 +47,7 @@ impl Connection {
         }
         self.session.full.store(false, SeqCst);
         self.session.room.notify_waiters();
-        lock(&self.shared.online).remove(&self.session.uid);
+        self.shared.leave_online(self.session.uid);
         self.leave_will(end);
         self.leave_session();
         linger

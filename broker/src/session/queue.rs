@@ -64,8 +64,12 @@ pub(crate) struct Queue {
     pub(crate) ticket: u64,
     /// Some connection was here before, so there is a state to come back to.
     pub(crate) known: bool,
+    /// The user whose state this is; another one with the same client id does not inherit it.
+    pub(crate) user: Option<Box<str>>,
     pub(crate) owed: Owed,
     pub(crate) subscriptions: HashMap<Box<str>, Options>,
+    /// A SUBSCRIBE is being worked on: its SUBACK goes out before its replays.
+    pub(crate) paused: bool,
     /// A will that waits for its delay.
     pub(crate) delayed_will: Option<(Will, Arc<Identity>)>,
     /// What is to happen to the session while its client is away.
@@ -95,8 +99,10 @@ impl Queue {
             online: false,
             ticket: 0,
             known: false,
+            user: None,
             owed: Owed { version5: false, receive_maximum: 1, packet_max_bytes: usize::MAX },
             subscriptions: HashMap::new(),
+            paused: false,
             delayed_will: None,
             deadlines: Vec::new(),
         }
@@ -142,9 +148,9 @@ impl Queue {
             || self.replay_messages > limits.replay_max_messages
     }
 
-    /// May a further replay begin, beside those that are `about_to_begin`?
-    pub(crate) fn may_replay(&self, about_to_begin: usize, limits: &Limits) -> bool {
-        self.replay_messages + about_to_begin <= limits.replay_max_messages
+    /// May a further replay begin?
+    pub(crate) fn may_replay(&self, limits: &Limits) -> bool {
+        self.replay_messages <= limits.replay_max_messages
     }
 
     pub(crate) fn push(&mut self, take: Take) {
@@ -186,7 +192,7 @@ impl Queue {
 
     /// The connection is gone: QoS 0 and answers go with it.
     pub(crate) fn go_offline(&mut self) {
-        self.online = false;
+        (self.online, self.paused) = (false, false);
         self.answers = Vec::new();
         self.items.retain(|item| match item {
             Item::Messages { take, .. } => take.qos > 0,

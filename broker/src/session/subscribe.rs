@@ -3,8 +3,6 @@
 //! A subscription is entered and its retained messages are taken under the lock that orders
 //! retained messages: whatever is published later comes after them, and nothing falls between.
 
-use std::sync::Arc;
-
 use super::{
     Session,
     connection::{Connection, End},
@@ -17,7 +15,6 @@ use crate::{
     },
     fanout::Turn,
     lock::{lock, write},
-    retained::Retained,
     shared::Shared,
     stats::{add, subtract},
     subscriptions::Options,
@@ -27,27 +24,27 @@ use crate::{
 impl Connection {
     pub(crate) fn subscribe(&mut self, turn: &mut Turn<'_>, packet: &Subscribe) -> Result<(), End> {
         let mut granted = Vec::with_capacity(packet.filters.len());
-        for wanted in &packet.filters {
-            granted.push(self.may_subscribe(wanted)?);
+        for (count, wanted) in packet.filters.iter().enumerate() {
+            let too_many = count >= self.shared.limits.subscriptions_per_session_max;
+            granted.push(if too_many { Granted::Quota } else { self.may_subscribe(wanted)? });
         }
         // What this client published before belongs before its own retained messages.
         self.fanout.flush(&self.shared);
-        turn.keep_order();
-        let mut replays = Vec::new();
+        lock(&self.session.queue).paused = true;
         for (wanted, granted) in packet.filters.iter().zip(&mut granted) {
             if let Granted::Qos(_) = granted {
-                *granted = self.enter(wanted, packet.id, &mut replays);
+                // One filter at a time, so that other publishers get their turn in between.
+                turn.keep_order();
+                *granted = self.enter(wanted, packet.id);
+                self.shared.new_epoch();
+                turn.release_order();
             }
         }
-        self.shared.new_epoch();
         let answer = subscribed(packet.packet_id, &granted, self.version5);
         self.answers.extend_from_slice(&answer);
         let mut queue = lock(&self.session.queue);
-        // Answers go out before replays, so the SUBACK comes first.
+        queue.paused = false;
         queue.answers.append(&mut self.answers);
-        for (messages, options) in replays {
-            queue.push_replay(messages, options);
-        }
         Ok(())
     }
 
@@ -65,12 +62,7 @@ impl Connection {
         }
     }
 
-    fn enter(
-        &self,
-        wanted: &Wanted,
-        id: u32,
-        replays: &mut Vec<(Vec<Arc<Retained>>, Options)>,
-    ) -> Granted {
+    fn enter(&self, wanted: &Wanted, id: u32) -> Granted {
         let Some((group, filter)) = split_share(&wanted.filter) else { return Granted::Invalid };
         let (shared, session) = (&self.shared, &self.session);
         let options = Options {
@@ -79,13 +71,12 @@ impl Connection {
             retain_as_published: wanted.retain_as_published,
             id,
         };
-        let waiting: usize = replays.iter().map(|(messages, _)| messages.len()).sum();
         let is_new = {
             let mut queue = lock(&session.queue);
             let is_new = !queue.subscriptions.contains_key(&*wanted.filter);
             let subscriptions_max = shared.limits.subscriptions_per_session_max;
             let too_many = is_new && queue.subscriptions.len() >= subscriptions_max;
-            if too_many || !queue.may_replay(waiting, &shared.limits) {
+            if too_many || !queue.may_replay(&shared.limits) {
                 return Granted::Quota;
             }
             queue.subscriptions.insert(wanted.filter.as_str().into(), options);
@@ -102,7 +93,7 @@ impl Connection {
         if replay {
             let mut found = Vec::new();
             shared.retained.matching(filter, &mut found);
-            replays.push((found, options));
+            lock(&session.queue).push_replay(found, options);
         }
         Granted::Qos(wanted.qos)
     }

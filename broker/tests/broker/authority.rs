@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use meshfs_broker::{Admitted, ConnectRefused, Identity, Outgoing, PropertiesBuilder, QoS};
+use meshfs_broker::{
+    Admitted, ConnectRefused, Identity, Outgoing, PropertiesBuilder, QoS, Refusal, RefusalReason,
+};
 
 use crate::support::host::House;
 use crate::support::{Client, Connect, LIMIT, Publish, Server, VERSIONS, Version, wait_until};
@@ -216,4 +218,88 @@ fn the_host_publishes_through_the_same_door() {
     assert_eq!(text(&live.properties, CONTENT_TYPE), Some("text/plain"));
     let left = number(&live.properties, MESSAGE_EXPIRY);
     assert!(left.is_some_and(|left| (950..=1000).contains(&left)), "{left:?}");
+}
+
+#[test]
+fn what_the_host_may_not_publish_it_is_told() {
+    let house = House {
+        admit: Box::new(|message| match message.topic {
+            "bad" => Admitted::Refused(Refusal {
+                reason: RefusalReason::QuotaExceeded,
+                text: "full".into(),
+            }),
+            _ => Admitted::Accepted,
+        }),
+        ..House::default()
+    };
+    let server = Server::with(house);
+    let by = Arc::new(Identity { client_id: "hub".into(), user: None, address: None });
+    let publish = |topic: &str| {
+        let outgoing = Outgoing {
+            topic: topic.into(),
+            payload: "x".into(),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            properties: bytes::Bytes::new(),
+            expiry: None,
+        };
+        server.runtime().block_on(server.broker().publish(&by, outgoing))
+    };
+    assert_eq!(publish("good"), Ok(()));
+    assert_eq!(publish("bad").map_err(|refusal| refusal.reason), Err(RefusalReason::QuotaExceeded));
+    for topic in ["", "a/#", "a/+", "a\0b"] {
+        let refused = publish(topic).map_err(|refusal| refusal.reason);
+        assert_eq!(refused, Err(RefusalReason::TopicNameInvalid), "{topic:?}");
+    }
+    let mut reader = server.plain(Version::V4, "reader");
+    reader.subscribe("#", 1);
+    assert_eq!(reader.message().topic, "good");
+}
+
+#[test]
+fn a_will_the_host_refuses_is_not_said() {
+    let house = House {
+        admit: Box::new(|message| match message.topic {
+            "bad" => Admitted::Refused(Refusal {
+                reason: RefusalReason::PayloadFormatInvalid,
+                text: "no".into(),
+            }),
+            _ => Admitted::Accepted,
+        }),
+        ..House::default()
+    };
+    let server = Server::with(house);
+    let mut watcher = server.plain(Version::V4, "watcher");
+    watcher.subscribe("#", 1);
+    for version in VERSIONS {
+        for topic in ["bad", "good"] {
+            let connect = Connect::new(version, "mortal").will(Publish::new(topic, "x"));
+            server.connect(&connect).vanish();
+            wait_until("it is gone", || server.stats().connections == 1);
+        }
+        assert_eq!(watcher.message().topic, "good");
+    }
+    assert_eq!(server.stats().refused, 2);
+}
+
+#[test]
+fn too_many_sessions_are_refused_and_those_there_live_on() {
+    let server = Server::limited(|limits| limits.sessions_max = 3);
+    for version in VERSIONS {
+        let v5 = version == Version::V5;
+        server.connect(&Connect::persistent(version, "away")).disconnect();
+        let mut held = [server.plain(version, "one"), server.plain(version, "two")];
+        let (mut refused, code) =
+            Client::try_connect(server.address, &Connect::new(version, "three"));
+        assert!(code == if v5 { 0x97 } else { 3 }, "code {code:#x}");
+        refused.closed();
+        held.iter_mut().for_each(Client::ping);
+        // One that is known takes no new place.
+        server.connect(&Connect::persistent(version, "away")).disconnect();
+        let [one, two] = held;
+        one.disconnect();
+        two.disconnect();
+        server.plain(version, "away").disconnect();
+        wait_until("all are gone", || server.stats().sessions == 0);
+    }
 }

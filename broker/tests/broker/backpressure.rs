@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use meshfs_broker::{BoxFuture, Limits, MemoryStore};
+use meshfs_broker::{BoxFuture, Identity, Limits, MemoryStore, Outgoing, QoS};
 
 use crate::support::host::House;
 use crate::support::{Client, Connect, Publish, Server, Version, wait_until, wire};
@@ -112,4 +112,35 @@ fn a_publisher_a_slow_reader_holds_up_is_not_taken_for_dead() {
         reader.send(&wire::ack(wire::PUBACK, id));
     }
     writer.ping();
+}
+
+#[test]
+fn the_host_waits_for_a_slow_reader_instead_of_losing_messages() {
+    let server = Server::limited(|limits| {
+        limits.queue_max_messages = 50;
+        limits.stall_grace = Duration::from_secs(60);
+        limits.stuck_limit = Duration::from_secs(60);
+    });
+    let mut reader = server.plain(Version::V5, "reader");
+    reader.subscribe("t", 1);
+    let broker = server.broker().clone();
+    let by = Arc::new(Identity { client_id: "hub".into(), user: None, address: None });
+    let publishing = server.runtime().spawn(async move {
+        for number in 0..3_000_u32 {
+            let message = Outgoing {
+                topic: "t".into(),
+                payload: number.to_string().into(),
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                properties: bytes::Bytes::new(),
+                expiry: None,
+            };
+            broker.publish(&by, message).await.expect("is accepted");
+        }
+    });
+    for number in 0..3_000_u32 {
+        assert_eq!(reader.message().text(), number.to_string());
+    }
+    server.runtime().block_on(publishing).unwrap();
+    assert_eq!(server.stats().dropped, 0);
 }

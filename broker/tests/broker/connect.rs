@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::properties::{self, ASSIGNED_CLIENT_ID};
-use crate::support::{Client, Connect, Publish, Server, VERSIONS, Version, wire};
+use crate::support::{Client, Connect, Packet, Publish, Server, VERSIONS, Version, wire};
 
 #[test]
 fn both_versions_share_one_port() {
@@ -158,4 +158,63 @@ fn quick_takeovers_of_one_id_all_succeed() {
         }
         last.unwrap().ping();
     }
+}
+
+#[test]
+fn a_malformed_connect_is_never_greeted() {
+    let server = Server::start();
+    let good = |id: &str| Connect::new(Version::V4, id).encode();
+    let with = |at: usize, byte: u8| {
+        let mut packet = good("client");
+        packet[at] = byte;
+        packet
+    };
+    let mut cases = vec![
+        ("packet flags", with(0, 0x11)),
+        ("protocol name", with(4, b'm')),
+        ("reserved connect flag", with(9, 0x03)),
+        ("will QoS without will", with(9, 0x0A)),
+        ("will retain without will", with(9, 0x22)),
+        ("will announced and missing", with(9, 0x06)),
+        ("user announced and missing", with(9, 0x82)),
+        ("password without user in 3.1.1", {
+            let mut packet = with(9, 0x42);
+            packet.extend(wire::string("x"));
+            packet[1] += 3;
+            packet
+        }),
+        ("no UTF-8", with(15, 0xFF)),
+        ("NUL in the client id", good("a\0b")),
+        ("id longer than the packet", with(13, 200)),
+        ("bytes behind the end", {
+            let mut packet = with(1, good("client")[1] + 1);
+            packet.push(0);
+            packet
+        }),
+        ("nothing at all", vec![0x10, 0]),
+        ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
+        ("TLS", vec![0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3]),
+    ];
+    for properties in [
+        vec![properties::receive_maximum(0)],
+        vec![properties::maximum_packet_size(0)],
+        vec![properties::session_expiry(1), properties::session_expiry(1)],
+        vec![properties::topic_alias(1)],
+        vec![properties::request_problem_information(true), (23, properties::Value::Byte(7))],
+    ] {
+        let connect = Connect { properties, ..Connect::new(Version::V5, "client") };
+        cases.push(("properties", connect.encode()));
+    }
+    for (what, packet) in cases {
+        let version = if what == "properties" { Version::V5 } else { Version::V4 };
+        let mut client = Client::dial(server.address, version);
+        client.send(&packet);
+        client.finish_sending();
+        let greeted = client
+            .packets_until_closed()
+            .iter()
+            .any(|packet| matches!(packet, Packet::Connack { code: 0, .. }));
+        assert!(!greeted || !server.is_ours(), "{what}: {packet:02x?}");
+    }
+    server.plain(Version::V5, "fine").ping();
 }

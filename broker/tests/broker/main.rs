@@ -27,5 +27,7 @@ mod publish;
 mod retained;
 mod rumqttd;
 mod sessions;
+mod shared;
+mod standoff;
 mod subscribe;
 mod wills;

@@ -1,5 +1,6 @@
 //! One order for everybody: the host, the store, those who are there and those who come late.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use meshfs_broker::{Admitted, Limits, MemoryStore, Retained, RetainedStore};
 
 use crate::support::host::House;
+use crate::support::wire::{self, PUBACK};
 use crate::support::{Client, Publish, Server, VERSIONS, Version, wait_until};
 
 /// A store that remembers the order of its calls.
@@ -118,5 +120,43 @@ fn no_late_subscriber_ever_sees_a_stale_value() {
     assert_eq!(&*kept.payload, b"end");
     for expected in admitted.iter() {
         assert_eq!(always.message().text(), expected, "the subscriber that was always there");
+    }
+}
+
+#[test]
+fn what_changes_during_a_replay_ends_up_new() {
+    let race = Race::begin();
+    let server = &race.server;
+    const TOPICS: usize = 2_000;
+    let mut writer = server.plain(Version::V4, "writer");
+    let publish = |writer: &mut Client, number: usize, payload: &str| {
+        let message = Publish::new(&format!("many/{number:04}"), payload).qos(1).retained();
+        writer.send_publish(&message)
+    };
+    for number in 0..TOPICS {
+        let id = publish(&mut writer, number, "old");
+        writer.ack(PUBACK, id);
+    }
+    let mut reader = server.plain(Version::V5, "reader");
+    reader.acknowledges = false;
+    reader.subscribe("many/#", 1);
+    // The window is full and the rest of the replay waits: now every topic changes or goes.
+    for number in 0..TOPICS {
+        let id = publish(&mut writer, number, ["new", ""][number % 2]);
+        writer.ack(PUBACK, id);
+    }
+    let mut seen: BTreeMap<String, Vec<(String, bool)>> = BTreeMap::new();
+    let mut live = 0;
+    while live < TOPICS {
+        let message = reader.message();
+        reader.send(&wire::ack(PUBACK, message.id));
+        live += usize::from(!message.retain);
+        let entry = (message.text().to_owned(), message.retain);
+        seen.entry(message.topic).or_default().push(entry);
+    }
+    assert_eq!(seen.len(), TOPICS);
+    for (number, (topic, values)) in seen.iter().enumerate() {
+        let last = [("new".to_owned(), false), (String::new(), false)][number % 2].clone();
+        assert_eq!(*values, [("old".to_owned(), true), last], "{topic}");
     }
 }

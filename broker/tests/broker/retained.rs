@@ -1,10 +1,10 @@
 //! Retained messages: set, replaced, cleared, complete, and never stale.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::support::wire::{self, PUBCOMP, PUBREC, PUBREL};
-use crate::support::{Client, Publish, Server, VERSIONS, Version};
+use crate::support::{Client, Connect, Publish, Server, VERSIONS, Version};
 
 /// Subscribes, and returns what is there before anything new is published.
 fn retained(client: &mut Client, filter: &str, options: u8) -> Vec<Publish> {
@@ -181,4 +181,45 @@ fn live_messages_come_after_the_retained_ones_of_a_subscription() {
         seen += 1;
     }
     assert!(seen == 3_000 || !server.is_ours(), "live message after {seen} of 3000");
+}
+
+#[test]
+fn a_second_subscribe_in_the_middle_of_a_replay_gets_everything_again() {
+    let server = Server::start();
+    fill(&server, 2_000);
+    for version in VERSIONS {
+        let mut reader = server.plain(version, "reader");
+        reader.acknowledges = false;
+        reader.subscribe("many/#", 1);
+        reader.acknowledges = true;
+        for message in (0..10).map(|_| reader.message()).collect::<Vec<_>>() {
+            reader.send(&wire::ack(wire::PUBACK, message.id));
+        }
+        reader.subscribe("many/#", 1);
+        let mut times: BTreeMap<String, u32> = BTreeMap::new();
+        for _ in 10..4_000 {
+            *times.entry(reader.message().topic).or_default() += 1;
+        }
+        assert_eq!(times.len(), 2_000);
+        assert_eq!(times.values().filter(|count| **count == 1).count(), 10, "those read before");
+    }
+}
+
+#[test]
+fn a_replay_goes_on_when_its_session_comes_back() {
+    let server = Server::start();
+    fill(&server, 3_000);
+    for version in VERSIONS {
+        let mut reader = server.connect(&Connect::persistent(version, "reader"));
+        reader.subscribe("many/#", 1);
+        let mut topics: BTreeSet<String> = (0..10).map(|_| reader.message().topic).collect();
+        reader.vanish();
+        let mut back = server.connect(&Connect::persistent(version, "reader"));
+        assert!(back.session_present);
+        while topics.len() < 3_000 {
+            topics.insert(back.message().topic);
+        }
+        back.ping();
+        server.plain(version, "reader").disconnect();
+    }
 }

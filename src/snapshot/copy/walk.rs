@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 use tracing::{debug, info};
 
-/// The lock file of the hub, at the top of the tree: it means nothing in a copy.
-const LOCK: &str = ".lock";
+/// The lock and the half-written files of the hub, at the top of the tree.
+const HUBS_OWN: [&str; 2] = [".lock", ".tmp"];
 
 /// Where files are only ever replaced, so that a hard link keeps the old one.
 const REPLACED_ONLY: [&str; 2] = ["live", "archive"];
@@ -162,7 +162,8 @@ impl Walk<'_> {
 
 /// What is at the top of the tree and belongs to the hub or the file system, not to the mesh.
 fn is_left_out(path: &Path) -> bool {
-    [SNAPSHOTS, LOCK, record::FILE, ".zfs"].iter().any(|&name| path == Path::new(name))
+    let left_out = [SNAPSHOTS, record::FILE, ".zfs"];
+    left_out.iter().chain(&HUBS_OWN).any(|&name| path == Path::new(name))
 }
 
 /// Opens a directory below another one without following any symlink on the way.

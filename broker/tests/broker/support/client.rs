@@ -76,6 +76,11 @@ impl Client {
         self.stream.local_addr().expect("connected")
     }
 
+    /// Another handle to send by, for a thread of its own.
+    pub fn sender(&self) -> TcpStream {
+        self.stream.try_clone().expect("a second handle")
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("broker takes the bytes");
     }
@@ -222,16 +227,25 @@ impl Client {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
+    /// Closes the half of the connection that leads to the broker.
+    pub fn finish_sending(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Waits until the broker has closed; returns what it still sent.
+    pub fn packets_until_closed(&mut self) -> Vec<Packet> {
+        std::iter::from_fn(|| self.inbox.pop_front().or_else(|| self.read(LIMIT))).collect()
+    }
+
     /// Waits until the broker has closed; returns the reason of its DISCONNECT, if it sent one.
     pub fn closed(&mut self) -> Option<u8> {
-        let mut reason = None;
-        while let Some(packet) = self.inbox.pop_front().or_else(|| self.read(LIMIT)) {
-            assert_eq!(reason, None, "{packet:?} after DISCONNECT");
-            if let Packet::Disconnect { code, .. } = packet {
-                reason = Some(code);
-            }
+        let packets = self.packets_until_closed();
+        let at = packets.iter().position(|packet| matches!(packet, Packet::Disconnect { .. }))?;
+        assert_eq!(packets[at + 1..], [], "nothing comes after DISCONNECT");
+        match packets[at] {
+            Packet::Disconnect { code, .. } => Some(code),
+            _ => None,
         }
-        reason
     }
 
     /// Whether a packet comes within `limit`; for what must not come, after a barrier.
