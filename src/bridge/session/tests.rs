@@ -31,7 +31,7 @@ impl Fixture {
         let mut fixture = Self::new(false);
         fixture.welcome();
         fixture.receive(":meshfs!m@h JOIN #mesh");
-        fixture.receive(":s 353 meshfs = #mesh :meshfs @op bob");
+        fixture.receive(":s 353 meshfs = #mesh :@meshfs @op bob");
         fixture.receive(":s 366 meshfs #mesh :End");
         fixture.receive(":meshfs!m@h JOIN #ops");
         fixture.pass(10);
@@ -246,6 +246,7 @@ fn what_nobody_just_typed_in_a_channel_is_never_obeyed() {
         assert!(!fixture.obeys(line), "{line}");
     }
     assert!(fixture.obeys(":op!o@h PRIVMSG #mesh :!snapshot x"));
+    assert_eq!(fixture.receive(":MeshFS!m@h PRIVMSG #mesh :our own echo"), []);
 }
 
 #[test]
