@@ -285,10 +285,14 @@ impl Decider {
         }
     }
 
+    /// Straight to the bus and not by the outbox: at the end it has to be back
+    /// in the inbox, and so in its file, before the loop is left.
     async fn say_presence(&mut self, state: &str) {
-        let telling = self.presence.telling(state, &self.bus.stats());
-        // Stored here too and not only when it comes back: at the end it would come too late.
-        self.publish(telling).await;
+        let Telling { topic, payload, retain, .. } =
+            self.presence.telling(state, &self.bus.stats());
+        if let Err(error) = self.bus.publish(Publication::hub(topic, payload, retain)).await {
+            error!(%error, "the hub's own presence not published");
+        }
     }
 
     async fn set_aside(&mut self, aside: Aside) {

@@ -173,6 +173,9 @@ async fn a_heartbeat_becomes_a_file_with_its_publisher_beside_it() {
     let file = dir.path().join("live/nodes/n1/heartbeat.json");
     until("the file", || fs::read(&file).is_ok_and(|text| text == br#"{"node":"n1"}"#)).await;
     hub.stop().await;
+    let said: serde_json::Value =
+        serde_json::from_slice(&fs::read(dir.path().join("live/hub.json")).unwrap()).unwrap();
+    assert_eq!(said["state"], "offline", "an orderly stop is on disk");
 
     let store = meshfs::live::Store::open(dir.path(), jiff::Timestamp::now()).unwrap();
     let loaded = store.load(&|_, _| Ok(())).unwrap();

@@ -87,7 +87,9 @@ impl ConfigArgs {
     fn load(&self) -> Result<crate::config::Config, Failure> {
         let root = self.root.as_ref().map(|root| ("root", root.display().to_string()));
         let flags: Vec<_> = root.into_iter().collect();
-        let environment = std::env::vars();
+        // A variable that is not UTF-8 is none of ours; `vars` would panic at it.
+        let text = |os: std::ffi::OsString| os.into_string().ok();
+        let environment = std::env::vars_os().filter_map(|(k, v)| Some((text(k)?, text(v)?)));
         crate::config::Config::load(self.config.as_deref(), environment, &flags)
             .map_err(|error| Failure { exit: Exit::Config, message: error.to_string() })
     }

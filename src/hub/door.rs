@@ -53,7 +53,8 @@ impl HubDoor {
     }
 
     fn refuse(&self, arrival: Arrival, refusal: &Refusal) {
-        warn!(by = %arrival.by, topic = %arrival.topic, why = %refusal.why, "message refused");
+        // Debug form, which escapes: both can hold what a hostile client wrote.
+        warn!(by = %arrival.by, topic = ?arrival.topic, why = ?refusal.why, "message refused");
         // Only the answer to an announcement is waited for.
         let awaited = arrival.topic.as_ref() == "mesh/announce";
         let reply = awaited.then(|| reply(&arrival).ok().flatten()).flatten();
@@ -75,7 +76,7 @@ impl Door for HubDoor {
         // A topic that does not exist is refused by `admit`, which says why.
         let allowed = subject(topic).is_none_or(|subject| subject.author() == Author::Anyone);
         if !allowed {
-            warn!(%by, topic, why = HUBS_OWN, "publish denied");
+            warn!(%by, ?topic, why = HUBS_OWN, "publish denied");
             let (by, topic, why) = (by.clone(), topic.to_owned(), HUBS_OWN.to_owned());
             self.inbox.push(Event::Refused { by, topic, why, reply: None });
         }

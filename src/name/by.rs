@@ -72,11 +72,25 @@ impl By {
     }
 }
 
+/// For logs and people. A client chooses its own id, so control characters and
+/// the like are escaped: nobody writes a second line into a log.
 impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (door, client) = (self.door.as_str(), self.client.escape_debug());
         match &self.user {
-            Some(user) => write!(f, "{user} ({}:{})", self.door.as_str(), self.client),
-            None => write!(f, "{}:{}", self.door.as_str(), self.client),
+            Some(user) => write!(f, "{} ({door}:{client})", user.escape_debug()),
+            None => write!(f, "{door}:{client}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_id_cannot_write_a_line_of_its_own_into_a_log() {
+        let by = By::new(Door::Mqtt, "x\n2026-06-16 ERROR \u{1b}[31m");
+        assert_eq!(by.to_string(), r"mqtt:x\n2026-06-16 ERROR \u{1b}[31m");
     }
 }
