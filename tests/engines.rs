@@ -16,8 +16,14 @@ mod acceptance;
 mod copy;
 #[path = "engines/fake_zfs.rs"]
 mod fake_zfs;
+#[path = "engines/hanging_zfs.rs"]
+mod hanging_zfs;
 #[path = "engines/places.rs"]
 mod places;
+#[path = "engines/program.rs"]
+mod program;
+#[path = "engines/real_hub.rs"]
+mod real_hub;
 #[path = "engines/real_zfs.rs"]
 mod real_zfs;
 #[path = "engines/tree.rs"]

@@ -3,16 +3,19 @@
 //! Always true: arguments are a list and no shell reads them, the environment is
 //! fixed, standard input is empty, what is kept of the output is bounded, and a
 //! program that passes its time limit is killed with all it started. One that
-//! cannot be killed (it waits for a device) is left behind and named in the log.
+//! cannot be killed (it waits for a device) is left behind and named in the log;
+//! with too many of them no more is started until one has ended.
 
 use super::SnapshotError;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 /// Room for a list of 100,000 snapshots.
 const STDOUT_MAX_BYTES: u64 = 64 << 20;
@@ -20,6 +23,9 @@ const STDERR_MAX_BYTES: u64 = 64 << 10;
 
 /// How long a killed program may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(1);
+
+/// So many programs left behind are enough.
+const STUCK_MAX: usize = 4;
 
 /// Where an ordinary user's PATH often does not look, but `zfs` lives.
 const ADMIN_PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin";
@@ -29,6 +35,8 @@ const ADMIN_PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 pub struct Program {
     name: &'static str,
     path: OsString,
+    /// How many were left behind and still hang.
+    stuck: Arc<AtomicUsize>,
 }
 
 /// What a program left behind.
@@ -46,18 +54,18 @@ impl Program {
         let mut path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
         path.push(":");
         path.push(ADMIN_PATH);
-        Self { name, path }
+        Self::within(name, path)
     }
 
     /// A program found in the directories of `path`, written as in PATH.
     #[must_use]
     pub fn within(name: &'static str, path: impl Into<OsString>) -> Self {
-        Self { name, path: path.into() }
+        Self { name, path: path.into(), stuck: Arc::default() }
     }
 
     /// Another program, looked for in the same places.
     pub(super) fn sibling(&self, name: &'static str) -> Self {
-        Self { name, path: self.path.clone() }
+        Self { name, path: self.path.clone(), stuck: self.stuck.clone() }
     }
 
     /// The file to start; looked up anew each time, so that an upgrade needs no restart.
@@ -78,6 +86,10 @@ impl Program {
         limit: Duration,
     ) -> Result<Output, SnapshotError> {
         let file = self.find()?;
+        let count = self.stuck.load(Relaxed);
+        if count >= STUCK_MAX {
+            return Err(SnapshotError::Stuck { what: self.name, count });
+        }
         let started = Instant::now();
         debug!(program = self.name, ?arguments, limit_ms = limit.as_millis(), "command started");
         let child = self.spawn(&file, arguments)?;
@@ -99,7 +111,7 @@ impl Program {
                     elapsed_ms,
                     "command killed at its time limit"
                 );
-                running.end().await;
+                running.end(&self.stuck).await;
                 let what = match arguments.first() {
                     Some(verb) => format!("{} {}", self.name, verb.display()),
                     None => self.name.to_owned(),
@@ -154,17 +166,22 @@ impl Running {
         }
     }
 
-    async fn end(&mut self) {
+    async fn end(mut self, stuck: &Arc<AtomicUsize>) {
         self.kill();
         if tokio::time::timeout(KILL_LIMIT, self.child.wait()).await.is_ok() {
             self.pid = None;
             return;
         }
-        warn!(
-            program = self.program,
-            pid = self.pid,
-            "command cannot be killed and is left behind"
-        );
+        warn!(program = self.program, pid = self.pid, "command left behind: it cannot be killed");
+        stuck.fetch_add(1, Relaxed);
+        let stuck = stuck.clone();
+        tokio::spawn(async move {
+            let mut left = self;
+            let _ = left.child.wait().await;
+            info!(program = left.program, pid = left.pid, "command left behind has ended");
+            left.pid = None; // reaped, as above
+            stuck.fetch_sub(1, Relaxed);
+        });
     }
 }
 

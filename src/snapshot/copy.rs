@@ -19,7 +19,7 @@ use crate::name::SnapshotName;
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
@@ -30,6 +30,9 @@ const SNAPSHOTS: &str = ".snapshots";
 
 /// In front of the name of a copy that is being made.
 const INCOMPLETE: &str = ".incomplete-";
+
+/// So many calls that never came back are enough; each holds a thread.
+const STUCK_MAX: usize = 8;
 
 /// Limit of a look at the copies there are.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
@@ -45,14 +48,16 @@ struct Inner {
     under_way: Mutex<HashSet<SnapshotName>>,
     /// The place in order of the last copy; 0 before it is known.
     last: AtomicU64,
+    /// The calls that have not ended.
+    working: AtomicUsize,
 }
 
 impl CopyEngine {
     /// An engine for the tree at `root`, which must be there.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        let (under_way, last) = (Mutex::default(), AtomicU64::new(0));
-        Self(Arc::new(Inner { root: root.into(), under_way, last }))
+        let (under_way, last, working) = Default::default();
+        Self(Arc::new(Inner { root: root.into(), under_way, last, working }))
     }
 
     /// Does blocking work within a limit. Work that does not end is told to stop and
@@ -63,11 +68,11 @@ impl CopyEngine {
         limit: Duration,
         work: impl FnOnce(&Inner, &Stop) -> Result<T, SnapshotError> + Send + 'static,
     ) -> Result<T, SnapshotError> {
+        let inner = Working::begin(&self.0, what)?;
         let cancelled = Arc::new(AtomicBool::new(false));
         let stop = Stop { cancelled: cancelled.clone(), at: Instant::now() + limit };
         let cancel = CancelOnDrop(cancelled);
-        let inner = self.0.clone();
-        let working = tokio::task::spawn_blocking(move || work(&inner, &stop));
+        let working = tokio::task::spawn_blocking(move || work(&inner.0, &stop));
         let outcome = tokio::time::timeout(limit, working).await;
         drop(cancel);
         let timed_out = || SnapshotError::TimedOut { what: what.to_owned(), limit };
@@ -81,6 +86,23 @@ impl CopyEngine {
             }
             Err(_) => Err(timed_out()),
         }
+    }
+}
+
+/// A call, counted until it ends.
+struct Working(Arc<Inner>);
+
+impl Working {
+    fn begin(inner: &Arc<Inner>, what: &'static str) -> Result<Self, SnapshotError> {
+        let count = inner.working.fetch_add(1, Relaxed);
+        let begun = Self(inner.clone());
+        if count >= STUCK_MAX { Err(SnapshotError::Stuck { what, count }) } else { Ok(begun) }
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.working.fetch_sub(1, Relaxed);
     }
 }
 

@@ -50,6 +50,14 @@ pub enum SnapshotError {
         /// The limit that passed.
         limit: Duration,
     },
+    /// Earlier calls never came back. One more would only be one more.
+    #[error("{count} earlier calls of {what} still hang: look whether its device answers")]
+    Stuck {
+        /// The program, or the work.
+        what: &'static str,
+        /// How many.
+        count: usize,
+    },
     /// The program is not on the search path.
     #[error("{program} is not installed, or not in PATH; on Debian: apt install zfsutils-linux")]
     NotInstalled {
@@ -134,7 +142,7 @@ impl SnapshotError {
             // Space and devices come back while the hub runs.
             Self::OutOfSpace { .. } | Self::PoolSuspended { .. } => true,
             // A busy machine answers a moment later, and starts programs again.
-            Self::TimedOut { .. } | Self::Spawn { .. } => true,
+            Self::TimedOut { .. } | Self::Stuck { .. } | Self::Spawn { .. } => true,
             // Unknown: repeating what was not understood could do harm.
             Self::Failed { .. } | Self::Answer { .. } => false,
             Self::Io { source, .. } => matches!(

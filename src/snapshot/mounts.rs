@@ -121,6 +121,15 @@ nonsense
         assert_eq!(below, ["tmpfs"]);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_the_kernel_prints_is_read(text in "([\\PC\n \\\\0-9-]| - zfs | / ){0,80}") {
+            let mounts = Mounts::parse(&text);
+            let _ = mounts.holding(Path::new("/tank"));
+            let _ = mounts.below(Path::new("/")).count();
+        }
+    }
+
     #[test]
     fn this_machine_has_a_root() {
         assert!(Mounts::read().unwrap().holding(Path::new("/")).is_some());

@@ -140,6 +140,33 @@ async fn copies_made_at_once_do_not_disturb_each_other_and_are_in_order_after_a_
     assert_eq!(found[2].name.as_str(), "x");
 }
 
+#[test]
+fn more_calls_than_can_be_useful_are_refused_while_they_hang() {
+    let scratch = tempfile::tempdir().unwrap();
+    tree::plant(scratch.path());
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        // The only thread for such work hangs, as on a device that does not answer.
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        let hanging = tokio::task::spawn_blocking(move || hangs.recv());
+        let engine = CopyEngine::new(scratch.path());
+        let mut takes = tokio::task::JoinSet::new();
+        for n in 0..8 {
+            let engine = engine.clone();
+            takes.spawn(async move { engine.take(request(&format!("c{n}"), "1")).await });
+        }
+        tokio::task::yield_now().await;
+        let error = engine.take(request("more", "2")).await.unwrap_err();
+        assert!(matches!(error, SnapshotError::Stuck { count: 8, .. }), "{error}");
+        assert!(error.retryable());
+        release.send(()).unwrap();
+        hanging.await.unwrap().unwrap();
+        assert!(takes.join_all().await.iter().all(Result::is_ok));
+        engine.take(request("more", "2")).await.unwrap();
+    });
+}
+
 #[tokio::test]
 async fn a_snapshots_directory_that_is_a_symlink_is_not_written_to() {
     let scratch = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Whether this is the machine for it.
-fn in_vm(test: &str) -> bool {
+pub(crate) fn in_vm(test: &str) -> bool {
     if std::env::var_os("MESHFS_IN_VM").is_some() {
         return true;
     }
@@ -20,13 +20,13 @@ fn in_vm(test: &str) -> bool {
 }
 
 /// Runs a line of shell that has to succeed.
-fn sh(line: &str) {
+pub(crate) fn sh(line: &str) {
     quiet(Command::new("bash").args(["-ec", line]))
         .unwrap_or_else(|error| panic!("{line}: {error}"));
 }
 
 /// What a line of shell prints.
-fn told(line: &str) -> String {
+pub(crate) fn told(line: &str) -> String {
     let output = Command::new("bash").args(["-ec", line]).output().unwrap();
     assert!(output.status.success(), "{line}: {output:?}");
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
@@ -294,6 +294,44 @@ async fn a_snapshot_whose_command_hangs_is_born_all_the_same_and_explains_itself
     tokio::time::resume();
     let found = engine.list().await.unwrap();
     assert_eq!(found[0].labels.as_ref().unwrap().id, "id-1");
+}
+
+#[tokio::test]
+async fn commands_that_cannot_be_killed_are_few_and_forgotten_when_they_end() {
+    if !in_vm("unkillable commands") {
+        return;
+    }
+    // Whoever writes to a suspended device waits in the kernel, deaf to any signal.
+    sh("export DM_DISABLE_UDEV=1; truncate -s 8M /tmp/stuck.img; loop=$(losetup -f --show /tmp/stuck.img)
+        echo \"0 $(blockdev --getsz $loop) linear $loop 0\" | dmsetup create stuck; dmsetup suspend stuck");
+    let bin = tempfile::tempdir().unwrap();
+    let file = bin.path().join("zfs");
+    std::fs::write(
+        &file,
+        "#!/bin/sh\nexec dd if=/dev/zero of=/dev/mapper/stuck bs=4k count=1 oflag=direct\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", bin.path().display());
+    let engine = ZfsEngine::new(dataset("tank/x"), "/tank/x", Program::within("zfs", path));
+    let mut hasty = request("a", "1");
+    hasty.deadline = std::time::Duration::from_millis(500);
+    for _ in 0..4 {
+        let error = engine.take(hasty.clone()).await.unwrap_err();
+        assert!(matches!(error, SnapshotError::TimedOut { .. }), "{error}");
+    }
+    let error = engine.take(hasty.clone()).await.unwrap_err();
+    assert!(matches!(error, SnapshotError::Stuck { count: 4, .. }), "{error}");
+    sh("DM_DISABLE_UDEV=1 dmsetup resume stuck");
+    for _ in 0..1000 {
+        match engine.take(hasty.clone()).await {
+            Err(SnapshotError::Stuck { .. }) => {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            other => return drop(other.unwrap_err()), // started again; this is no zfs
+        }
+    }
+    panic!("still refused after the device came back");
 }
 
 /// Last by its name: what a suspended pool holds, it holds until the machine is off.

@@ -187,6 +187,15 @@ mod tests {
         }
 
         #[test]
+        fn whatever_zfs_prints_is_read_or_refused(text in "([\\PC\t\n@/-]|tank/meshfs@|\\\\u\\{|[0-9]{1,21}){0,60}") {
+            for (txg, found) in parse_list(&text, &dataset()).unwrap_or_default() {
+                prop_assert_eq!(Some(txg), found.taken.txg);
+                prop_assert!(text.contains(&found.taken.full));
+            }
+            let _ = unescape(&text);
+        }
+
+        #[test]
         fn every_value_is_one_that_zfs_takes(reason in "[\\PC\t\n\0\\\\é-]{0,9000}", n in 0usize..300) {
             let ids = (0..n).map(|i| format!("0190c3f2-0000-7000-8000-{i:012}")).collect();
             let labels = Labels { reason, id: "a".into(), ids, ..Labels::default() };
