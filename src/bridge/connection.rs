@@ -57,7 +57,7 @@ impl Connection {
             let began = Instant::now();
             let ended = Box::pin(self.connect()).await;
             self.outbox.disconnected();
-            self.publish_status();
+            self.status.held(&self.outbox);
             let Ended::Lost(error) = ended else { return };
             if began.elapsed() >= self.timing.healthy {
                 backoff.reset();
@@ -92,16 +92,16 @@ impl Connection {
         }
     }
 
-    fn take_in(&mut self, (channel, event): Told) {
-        if !self.outbox.push(channel.as_ref(), &event) {
-            self.status.unroutable();
-        }
-        while let Ok((channel, event)) = self.told.try_recv() {
+    /// Takes in an event and those behind it, as many as wait now.
+    fn take_in(&mut self, first: Told) {
+        let waiting = self.told.len();
+        let rest = std::iter::from_fn(|| self.told.try_recv().ok()).take(waiting);
+        for (channel, event) in std::iter::once(first).chain(rest) {
             if !self.outbox.push(channel.as_ref(), &event) {
                 self.status.unroutable();
             }
         }
-        self.publish_status();
+        self.status.held(&self.outbox);
     }
 
     async fn connect(&mut self) -> Ended {
@@ -240,10 +240,6 @@ impl Connection {
         if let Err(error) = self.speak(wire, session).await {
             debug!(error = &error as &dyn std::error::Error, "irc server did not take last words");
         }
-    }
-
-    fn publish_status(&self) {
-        self.status.held(&self.outbox);
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use meshfs::bridge::{House, HouseLimits};
 use meshfs::name::{Channel, NetworkName};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::LIMIT;
 
@@ -71,6 +72,13 @@ impl Server {
             Some(Running::House(house)) => drop(house),
             None => {}
         }
+    }
+
+    /// Stops a process in the middle of everything, as a machine that hangs does; or lets it go on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        let Some(Running::Process(child)) = &self.running else { panic!("not a process") };
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(child), signal).unwrap();
     }
 
     /// Starts it again where it was.

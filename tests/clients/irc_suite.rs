@@ -283,3 +283,26 @@ async fn a_command_from_replayed_history_is_not_obeyed() {
     let topics = hub.publisher.take().into_iter().map(|p| p.topic.to_string());
     assert_eq!(topics.collect::<Vec<_>>(), ["mesh/irc/net/mesh/said"], "only !status was said");
 }
+
+#[tokio::test]
+async fn a_server_that_freezes_is_left_and_what_it_was_told_is_not_lost() {
+    let test = "a_server_that_freezes_is_left_and_what_it_was_told_is_not_lost";
+    let Some(server) = Server::start(Kind::Ngircd, test).await else { return };
+    let timing = Timing {
+        ping_answer: Duration::from_millis(500),
+        registration: Duration::from_millis(500),
+        reconnect_max: Duration::from_millis(200),
+        ..quick()
+    };
+    let hub = Hub::start(link(&server.address, false), timing);
+    hub.joined().await;
+    let alice = Person::join(&server.address, "alice").await;
+    server.freeze(true);
+    hub.confirm("said to a frozen server");
+    eventually("it is left", || (hub.status().losses > 0).then_some(())).await;
+    assert_eq!((hub.status().events_held, hub.status().events_said), (1, 0));
+    server.freeze(false);
+    eventually("it is confirmed", || (hub.status().events_said == 1).then_some(())).await;
+    alice.told("said to a frozen server").await;
+    assert_eq!((hub.status().events_held, hub.status().events_dropped), (0, 0));
+}
