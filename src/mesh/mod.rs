@@ -23,7 +23,7 @@ use crate::message::contract::topics;
 use crate::message::{
     Entry, JournalLine, Message, Outcome, ReplyAddress, State, Subject, VerdictRecord,
 };
-use crate::name::AnnouncementId;
+use crate::name::{AnnouncementId, Door};
 use announcements::{Announcements, Sender};
 use jiff::Timestamp;
 use peers::{Change, Peers};
@@ -278,26 +278,38 @@ fn refusal(why: &str, reply: &ReplyAddress) -> Effect {
     Effect::Publish(announcements::answer(body.into(), reply))
 }
 
-/// What people are told of an outcome: the snapshot, the reason and who.
+/// What people are told of an outcome: the reason, which comes first because a
+/// digest shows only the beginning, the snapshot, and who asked.
 fn say(outcome: &Outcome) -> Say {
-    let Outcome { reason, by, .. } = outcome;
-    let who = match &outcome.source {
-        Some(source) => format!("{source} ({by})"),
-        None => by.to_string(),
-    };
+    let reason = &outcome.reason;
+    let who = who(outcome);
     match (&outcome.snapshot, outcome.state) {
         (Some(snapshot), State::Confirmed) => {
-            let text = format!(
-                "snapshot {} [{}]: {reason}, asked by {who}",
-                snapshot.name, snapshot.engine
-            );
+            let (name, engine) = (&snapshot.name, &snapshot.engine);
+            let text = format!("{reason}: snapshot {name} [{engine}], asked by {who}");
             Say::everywhere(SayKind::Confirmed, text)
         }
         _ => {
             let why = outcome.error.as_deref().unwrap_or("no reason given");
-            let text = format!("NO SNAPSHOT for: {reason}, asked by {who}; failed: {why}");
+            let text = format!("{reason}: NO SNAPSHOT, asked by {who}; failed: {why}");
             Say::everywhere(SayKind::Failed, text)
         }
+    }
+}
+
+/// Who asked, as people say it: `alice on #mesh`, `crm-api (mqtt:crm)`, `http:127.0.0.1`.
+fn who(outcome: &Outcome) -> String {
+    let by = &outcome.by;
+    let on_irc = || {
+        let mut parts = by.client.splitn(3, '/').skip(1);
+        let (channel, person) = (parts.next()?, parts.next()?);
+        let nick = person.split_once('!').map_or(person, |(nick, _)| nick);
+        Some(format!("{nick} on {channel}"))
+    };
+    match (&outcome.source, by.door) {
+        (_, Door::Irc) => on_irc().unwrap_or_else(|| by.to_string()),
+        (Some(source), _) => format!("{source} ({by})"),
+        (None, _) => by.to_string(),
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::message::{Announcement, Heartbeat, SnapshotRef};
-use crate::name::{By, Channel, Door, NetworkName, SnapshotName, Topic};
+use crate::name::{By, Channel, NetworkName, SnapshotName, Topic};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -242,9 +242,29 @@ fn an_announcement_is_journalled_before_anybody_is_told_and_then_snapshotted() {
     let effects = finish(&mut mesh, batch, at(1));
     assert_eq!(
         says(&effects),
-        [format!("snapshot {} [copy]: r-a, asked by mqtt:tester", batch.name)]
+        [format!("r-a: snapshot {} [copy], asked by mqtt:tester", batch.name)]
     );
     assert_eq!(mesh.view().announcements[&id("a")].state, State::Confirmed);
+}
+
+#[test]
+fn people_are_told_who_asked_in_words_they_use() {
+    let asked = |source: Option<&str>, by: By| {
+        let asked = Asked {
+            id: id("a"),
+            reason: "r".into(),
+            source: source.map(Into::into),
+            flush: false,
+            by,
+            requested_at: at(0).wall,
+        };
+        who(&state(&asked, State::Failed))
+    };
+    let irc = By::new(Door::Irc, "house/#mesh/alice!~a@localhost");
+    assert_eq!(asked(Some("irc:alice"), irc), "alice on #mesh");
+    let mqtt = By::new(Door::Mqtt, "crm");
+    assert_eq!(asked(Some("crm-api"), mqtt.clone()), "crm-api (mqtt:crm)");
+    assert_eq!(asked(None, mqtt), "mqtt:crm");
 }
 
 #[test]
@@ -324,7 +344,10 @@ fn after_a_restart_what_was_under_way_fails_and_its_sender_is_told() {
     assert!(failed[0].error.as_ref().unwrap().contains("hub restarted"));
     let effects = mesh.apply(came_back(failed[0].clone(), at(9)), at(9));
     assert_eq!(told(&effects)[0].topic.as_str(), "mesh/app/r");
-    assert!(says(&effects)[0].starts_with("NO SNAPSHOT for: r"));
+    assert!(
+        says(&effects)[0]
+            .starts_with("r: NO SNAPSHOT, asked by mqtt:tester; failed: the hub restarted")
+    );
 }
 
 #[test]

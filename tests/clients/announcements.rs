@@ -116,8 +116,8 @@ fn a_snapshot_holds_what_was_accepted_before_and_is_told_on_every_door() {
     assert!(told.contains(name.as_str()) && told.contains("mqtt:"), "{told}");
 
     person.say("PRIVMSG #mesh :!snapshot by irc");
-    let told = person.hear("snapshot mesh-");
-    assert!(told.contains("by irc") && told.contains("alice"), "{told}");
+    let told = person.hear("by irc: snapshot mesh-");
+    assert!(told.contains("asked by alice on #mesh"), "{told}");
 
     let hub_url = hub.url();
     let cli = meshfs(&["announce", "--hub", &hub_url, "--json", "by cli"]);
@@ -178,7 +178,7 @@ fn a_zfs_that_hangs_is_a_failure_in_time_on_every_door_and_heartbeats_go_on() {
     let cli = meshfs(&["announce", "--hub", &hub.url(), "by cli"]);
     assert_eq!(cli.status.code(), Some(70), "{}", String::from_utf8_lossy(&cli.stderr));
     person.say("PRIVMSG #mesh :!snapshot by irc");
-    person.hear("NO SNAPSHOT for: by irc");
+    person.hear("by irc: NO SNAPSHOT");
     let publish = hub
         .mosquitto("mosquitto_pub")
         .args(["-q", "1", "-t", "mesh/nodes/n1/heartbeat", "-m", "{}"])
