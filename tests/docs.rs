@@ -109,50 +109,38 @@ fn a_pattern_is_found_piece_by_piece() {
     assert!(!shows("", "Welcome"));
 }
 
-/// The terminals of the tour: windows of a tmux of its own, in a network of its own.
+/// The terminals of the tour: windows of a tmux server of its own, in a network of its own.
 struct Terminals {
     socket: PathBuf,
-    _server: Group,
+}
+
+impl Drop for Terminals {
+    fn drop(&mut self) {
+        self.tmux(&["kill-server"]);
+    }
 }
 
 impl Terminals {
     /// Opens terminals in `folder`, in which `tree` stands for the folder `mesh`.
     fn open(socket: PathBuf, folder: &Path, tree: &Path, windows: &[&str]) -> Self {
-        let session = format!(
-            "ip link set lo up; mount --bind {} mesh && cd . && exec tmux -D -S {}",
-            tree.display(),
-            socket.display()
-        );
-        let server = command("unshare")
-            .args(["--net", "--mount", "sh", "-c", &session])
-            .current_dir(folder)
-            .process_group(0)
-            .spawn()
-            .expect("unshare");
-        let terminals = Self { socket, _server: Group(server) };
-        let folder = folder.to_str().expect("a folder");
-        let (first, others) = windows.split_first().expect("a window");
+        let terminals = Self { socket };
         let shell = "PS1='$ ' exec bash --norc";
-        until("tmux", || {
-            let new = [
-                "new-session",
-                "-d",
-                "-s",
-                "tour",
-                "-x",
-                "220",
-                "-y",
-                "50",
-                "-n",
-                first,
-                "-c",
-                folder,
-                shell,
-            ];
-            terminals.tmux(&new).0
-        });
+        let (first, others) = windows.split_first().expect("a window");
+        // The server has to be started inside the namespaces; the clients find it by its socket.
+        let inside = format!(
+            "ip link set lo up && mount --bind '{}' mesh && \
+             exec tmux -S '{}' new-session -d -s tour -x 220 -y 50 -n {first} \"{shell}\"",
+            tree.display(),
+            terminals.socket.display(),
+        );
+        let started = command("unshare")
+            .args(["--net", "--mount", "sh", "-c", &inside])
+            .current_dir(folder)
+            .status()
+            .expect("unshare");
+        assert!(started.success(), "no terminals");
         for window in others {
-            assert!(terminals.tmux(&["new-window", "-d", "-n", window, "-c", folder, shell]).0);
+            assert!(terminals.tmux(&["new-window", "-d", "-n", window, shell]).0);
         }
         terminals
     }
@@ -217,7 +205,7 @@ fn the_tour_of_the_readme_works_word_for_word() {
     terminals.kind("irc", "/quit");
     terminals.tmux(&["send-keys", "-t", "hub", "C-c"]);
     until("the hub to stop", || !is_locked(&tree));
-    terminals.tmux(&["kill-server"]);
+    drop(terminals);
     if made {
         fs::remove_dir(checkout().join("mesh")).unwrap();
     }
