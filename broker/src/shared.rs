@@ -150,7 +150,7 @@ impl Shared {
     pub(crate) fn leave_online(&self, uid: u64) {
         let mut online = lock(&self.online);
         online.remove(&uid);
-        if online.len() * 4 < online.capacity() {
+        if online.capacity() > SMALL_MAP && online.len() * 4 < online.capacity() {
             online.shrink_to_fit();
         }
     }
@@ -159,6 +159,9 @@ impl Shared {
         u32::try_from(self.limits.session_expiry_max.as_secs()).unwrap_or(u32::MAX)
     }
 }
+
+/// Maps up to this size are not worth shrinking.
+pub(crate) const SMALL_MAP: usize = 256;
 
 /// How long a wait may last before the reason for it is looked at again.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(100);

@@ -18,7 +18,7 @@ use crate::{
     fanout::Turn,
     housekeeping::Deadline,
     lock::lock,
-    shared::Shared,
+    shared::{SMALL_MAP, Shared},
     stream::Stream,
 };
 
@@ -29,7 +29,7 @@ const LINGER: Duration = Duration::from_secs(2);
 impl Connection {
     /// Puts everything in order that this connection touched. True: the client should read a last
     /// packet, see [`linger`].
-    pub(crate) fn leave(mut self, end: End) -> bool {
+    pub(crate) fn leave(mut self: Box<Self>, end: End) -> bool {
         // After a panic a run may be left over; its messages are admitted and must be delivered.
         self.fanout.finish(Turn::new(&self.shared));
         let linger = self.say_goodbye(end);
@@ -62,12 +62,12 @@ impl Connection {
 
     fn say_goodbye(&self, end: End) -> bool {
         let End::Because(reason) = end else { return false };
-        if !self.version5 {
-            // There is no packet for it; the answers given so far may still arrive.
-            return true;
-        }
         let mut queue = lock(&self.session.queue);
-        queue.answers.extend_from_slice(&goodbye(reason));
+        // No message comes after the goodbye, whoever is writing.
+        queue.paused = true;
+        if self.version5 {
+            queue.answers.extend_from_slice(&goodbye(reason));
+        }
         true
     }
 
@@ -120,7 +120,7 @@ pub(crate) fn forget(shared: &Arc<Shared>, session: &Arc<Session>, dead: &mut bo
     if sessions.get(&session.id).is_some_and(|known| known.uid == session.uid) {
         sessions.remove(&session.id);
     }
-    if sessions.len() * 4 < sessions.capacity() {
+    if sessions.capacity() > SMALL_MAP && sessions.len() * 4 < sessions.capacity() {
         sessions.shrink_to_fit();
     }
 }

@@ -68,7 +68,7 @@ pub(crate) struct Queue {
     pub(crate) user: Option<Box<str>>,
     pub(crate) owed: Owed,
     pub(crate) subscriptions: HashMap<Box<str>, Options>,
-    /// A SUBSCRIBE is being worked on: its SUBACK goes out before its replays.
+    /// Only answers go out: a SUBACK is not written yet, or a DISCONNECT is the last packet.
     pub(crate) paused: bool,
     /// A will that waits for its delay.
     pub(crate) delayed_will: Option<(Will, Arc<Identity>)>,
