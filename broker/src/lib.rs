@@ -1,10 +1,10 @@
 //! An embeddable MQTT broker for 3.1.1 and 5.0 that asks its host what to admit and where retained
 //! messages live.
 //!
-//! The way of a message: [`listener`] lets a connection in, `session::connect` finds out who it is
+//! The way of a message: `listener` lets a connection in, `session::connect` finds out who it is
 //! and attaches it to its session, `session::connection` reads batches and splits them with
-//! [`codec`], [`fanout`] finds takers through [`routes`] in the [`subscriptions`] tree, asks the
-//! host ([`Admission`]), stores ([`RetainedStore`]), encodes runs into [`chunk`]s and puts them into the sessions'
+//! `codec`, `fanout` finds takers through `routes` in the `subscriptions` tree, asks the
+//! host ([`Admission`]), stores ([`RetainedStore`]), encodes runs into `chunk`s and puts them into the sessions'
 //! queues, and `session::deliver` writes them.
 //!
 //! What always holds:

@@ -336,3 +336,64 @@ fn go_online(shared: &Shared, session: &Session, ticket: u64, owed: Owed, welcom
         shared.new_epoch();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Bench, OPTIONS, identity};
+
+    fn connect(version5: bool, keep_alive: u16) -> Vec<u8> {
+        let [high, low] = keep_alive.to_be_bytes();
+        let head = [0, 4, b'M', b'Q', b'T', b'T', if version5 { 5 } else { 4 }, 2, high, low];
+        [&head[..], if version5 { &[0, 0, 0][..] } else { &[0, 0] }].concat()
+    }
+
+    #[test]
+    fn only_who_can_be_told_gets_another_keep_alive() {
+        let limits = Limits { keep_alive_max_s: 60, ..Limits::default() };
+        for (version5, asked, given) in
+            [(true, 0, 60), (true, 61, 60), (true, 30, 30), (false, 0, 0), (false, 61, 61)]
+        {
+            let body = connect(version5, asked);
+            assert_eq!(keep_alive_s(&connect::parse(&body).unwrap(), &limits), given);
+        }
+        let body = connect(true, 0);
+        assert_eq!(keep_alive_s(&connect::parse(&body).unwrap(), &Limits::default()), 0);
+    }
+
+    #[test]
+    fn another_user_with_the_same_client_id_does_not_inherit_the_session() {
+        let bench = Bench::new(Limits::default());
+        let session = bench.session("id");
+        let user = |name: &str| Identity { user: Some(name.into()), ..(*identity("id")).clone() };
+        let come = |name: &str, clean| take_over_state(&bench.shared, &session, &user(name), clean);
+        assert!(!come("anna", false));
+        lock(&session.queue).known = true;
+        bench.subscribe(&session, "a", OPTIONS);
+        bench.shared.counters.subscriptions.store(1, SeqCst);
+        assert!(come("anna", false));
+        assert_eq!(lock(&session.queue).subscriptions.len(), 1);
+        assert!(!come("bert", false));
+        assert_eq!(lock(&session.queue).subscriptions.len(), 0);
+        assert!(crate::lock::read(&bench.shared.tree).is_empty());
+        lock(&session.queue).known = true;
+        assert!(come("bert", false));
+        assert!(!come("bert", true), "a clean start begins anew");
+    }
+
+    #[tokio::test]
+    async fn who_comes_to_a_session_that_just_ended_gets_a_new_one() {
+        let bench = Bench::new(Limits { sessions_max: 1, ..Limits::default() });
+        let (first, ticket, mut guard) = attach(&bench.shared, "id").await.unwrap();
+        assert_eq!(attach(&bench.shared, "other").await.unwrap_err(), Reason::Quota);
+        let shared = bench.shared.clone();
+        let waiting = tokio::spawn(async move { attach(&shared, "id").await.map(|a| a.0) });
+        first.kick.notified().await;
+        first.kick.notified().await;
+        assert_eq!(first.ending(ticket), Some(Reason::TakenOver));
+        crate::session::leave::forget(&bench.shared, &first, &mut guard);
+        drop(guard);
+        let second = waiting.await.unwrap().unwrap();
+        assert_ne!(first.uid, second.uid);
+    }
+}
