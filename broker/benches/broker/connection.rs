@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::Outcome;
 
 /// After so long without a message the rest counts as lost.
-pub const SILENCE: Duration = Duration::from_secs(4);
+pub const SILENCE: Duration = Duration::from_millis(2_500);
 
 /// A connected client.
 #[derive(Debug)]

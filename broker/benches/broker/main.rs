@@ -37,7 +37,7 @@ pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// Compare our broker with mosquitto and stock rumqttd
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Run only workloads whose name contains this (may be given several times)
+    /// Run only what has a line in the table whose name contains this (may be given several times)
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
     /// Runs of each workload with each broker; the table has the medians
@@ -47,12 +47,12 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', default_value = "ours,mosquitto,rumqttd")]
     engines: Vec<Engine>,
     /// How long a throughput run should take, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 700)]
+    #[arg(long, value_name = "MS", default_value_t = 500)]
     run_ms: u64,
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
-    /// List the workloads and end
+    /// List the lines of the table and end
     #[arg(long)]
     list: bool,
     /// Be a stock rumqttd at this address (what the benchmark starts itself as)
@@ -75,37 +75,48 @@ fn main() -> Outcome<()> {
         return Ok(()); // a test run, not a benchmark
     }
     let chosen = |workload: &Workload| {
-        let name = workload.to_string();
-        arguments.only.is_empty() || arguments.only.iter().any(|text| name.contains(text))
+        let figures = workload.figures();
+        let wanted = |text: &String| figures.iter().any(|figure| figure.name.contains(text));
+        arguments.only.is_empty() || arguments.only.iter().any(wanted)
     };
     let workloads: Vec<Workload> = Workload::all().into_iter().filter(chosen).collect();
     if arguments.list {
-        workloads.iter().for_each(|workload| println!("{workload}"));
+        let figures = workloads.into_iter().flat_map(Workload::figures);
+        figures.for_each(|figure| println!("{}", figure.name));
         return Ok(());
     }
     let engines = engine::available(&arguments.engines)?;
     let started = Instant::now();
-    let mut table = Table::new(&engines);
+    let table = compare(&workloads, &engines, &arguments)?;
+    if arguments.json {
+        println!("{}", table.json());
+    } else {
+        println!("\n{}", engine::conditions(&engines));
+        println!("medians of {} rounds, {:.0?} in all\n", arguments.rounds, started.elapsed());
+        println!("{table}");
+    }
+    Ok(())
+}
+
+/// Runs every workload with every broker, in an order that changes from round to round.
+fn compare(workloads: &[Workload], engines: &[Engine], arguments: &Arguments) -> Outcome<Table> {
+    let mut table = Table::new(engines);
     for workload in workloads {
         let mut counts = vec![None; engines.len()];
+        let figures = workload.figures();
         for round in 0..arguments.rounds {
             for turn in 0..engines.len() {
                 let at = (turn + round) % engines.len();
                 let running = engines[at].start()?;
                 let measured = workload.run(&running, &mut counts[at], arguments.run_ms);
                 let measured = measured
-                    .map_err(|error| format!("{workload} with {}: {error}", engines[at]))?;
-                eprintln!("{workload}, {}: {measured}", engines[at]);
-                table.add(&workload, at, measured);
+                    .map_err(|error| format!("{workload:?} with {}: {error}", engines[at]))?;
+                for (figure, measured) in figures.iter().zip(measured) {
+                    eprintln!("{}, {}: {measured}", figure.name, engines[at]);
+                    table.add(figure, at, measured);
+                }
             }
         }
     }
-    if arguments.json {
-        println!("{}", table.json());
-    } else {
-        println!("\n{}", engine::conditions(&engines));
-        println!("medians of {} rounds, {:?}\n", arguments.rounds, started.elapsed());
-        println!("{table}");
-    }
-    Ok(())
+    Ok(table)
 }

@@ -3,12 +3,12 @@
 use std::fmt;
 
 use crate::engine::Engine;
-use crate::workload::{Measured, Workload};
+use crate::workload::{Figure, Measured};
 
 #[derive(Debug)]
 pub struct Table {
     engines: Vec<Engine>,
-    rows: Vec<(Workload, Vec<Vec<Measured>>)>,
+    rows: Vec<(Figure, Vec<Vec<Measured>>)>,
 }
 
 impl Table {
@@ -16,13 +16,13 @@ impl Table {
         Self { engines: engines.to_vec(), rows: Vec::new() }
     }
 
-    pub fn add(&mut self, workload: &Workload, engine: usize, measured: Measured) {
-        if self.rows.last().is_none_or(|(last, _)| last != workload) {
-            self.rows.push((*workload, vec![Vec::new(); self.engines.len()]));
-        }
-        if let Some((_, cells)) = self.rows.last_mut() {
-            cells[engine].push(measured);
-        }
+    pub fn add(&mut self, figure: &Figure, engine: usize, measured: Measured) {
+        let row = self.rows.iter().position(|(known, _)| known == figure);
+        let row = row.unwrap_or_else(|| {
+            self.rows.push((figure.clone(), vec![Vec::new(); self.engines.len()]));
+            self.rows.len() - 1
+        });
+        self.rows[row].1[engine].push(measured);
     }
 
     /// The ratio of an engine's median to mosquitto's.
@@ -34,7 +34,7 @@ impl Table {
     /// Everything as one JSON object; names hold nothing that would have to be escaped.
     pub fn json(&self) -> String {
         let mut rows = Vec::new();
-        for (workload, cells) in &self.rows {
+        for (figure, cells) in &self.rows {
             for (at, runs) in cells.iter().enumerate() {
                 let (Some(value), Some(extra)) =
                     (median(runs, |run| run.value), median(runs, |run| run.extra))
@@ -44,12 +44,13 @@ impl Table {
                 let ratio = self.ratio(cells, at).map_or("null".into(), |it| format!("{it:.3}"));
                 let all: Vec<String> = runs.iter().map(|run| format!("{:.3}", run.value)).collect();
                 rows.push(format!(
-                    "{{\"workload\":\"{workload}\",\"engine\":\"{}\",\"unit\":\"{}\",\
+                    "{{\"workload\":\"{}\",\"engine\":\"{}\",\"unit\":\"{}\",\
                      \"median\":{value:.3},\"ratio_to_mosquitto\":{ratio},\"extra\":{extra:.3},\
                      \"extra_unit\":\"{}\",\"lost\":{},\"runs\":[{}]}}",
+                    figure.name,
                     self.engines[at],
-                    workload.unit(),
-                    workload.extra().unwrap_or_default(),
+                    figure.unit,
+                    figure.extra.unwrap_or_default(),
                     lost(runs),
                     all.join(",")
                 ));
@@ -84,24 +85,24 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<36}", "")?;
         for engine in &self.engines {
-            write!(f, "| {engine:<33} ")?;
+            write!(f, "| {engine:<36} ")?;
         }
         writeln!(f)?;
-        for (workload, cells) in &self.rows {
-            write!(f, "{workload:<36}")?;
+        for (figure, cells) in &self.rows {
+            write!(f, "{:<36}", figure.name)?;
             for (at, runs) in cells.iter().enumerate() {
                 let Some(value) = median(runs, |run| run.value) else { continue };
-                let mut cell = format!("{} {}", short(value), workload.unit());
+                let mut cell = format!("{} {}", short(value), figure.unit);
                 if let Some(ratio) = self.ratio(cells, at) {
                     cell += &format!(" x{}", short(ratio));
                 }
-                if let (Some(_), Some(extra)) = (workload.extra(), median(runs, |run| run.extra)) {
+                if let (Some(_), Some(extra)) = (figure.extra, median(runs, |run| run.extra)) {
                     cell += &format!(" ({})", short(extra));
                 }
                 if lost(runs) > 0 {
                     cell += &format!(" LOST {}", lost(runs));
                 }
-                write!(f, "| {cell:<33} ")?;
+                write!(f, "| {cell:<36} ")?;
             }
             writeln!(f)?;
         }

@@ -13,17 +13,31 @@ pub enum Workload {
     Throughput(Shape),
     Latency { qos: u8 },
     Connects,
-    Retained { qos: u8, count: usize },
-    Memory { retained: usize },
+    Idle,
+    Retained { count: usize },
 }
 
-/// One figure of one run, with what goes along with it.
+/// A line of the table: what is measured, in which unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Figure {
+    pub name: String,
+    pub unit: &'static str,
+    /// What the second number is, if there is one.
+    pub extra: Option<&'static str>,
+}
+
+/// One figure of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured {
     pub value: f64,
-    /// 99th percentile for latencies, processor time in us a message for rates.
     pub extra: f64,
     pub lost: usize,
+}
+
+impl From<f64> for Measured {
+    fn from(value: f64) -> Self {
+        Self { value, extra: 0.0, lost: 0 }
+    }
 }
 
 impl Workload {
@@ -39,31 +53,30 @@ impl Workload {
             Self::Latency { qos: 0 },
             Self::Latency { qos: 1 },
             Self::Connects,
-            Self::Retained { qos: 0, count: 10_000 },
-            Self::Retained { qos: 1, count: 10_000 },
-            Self::Retained { qos: 0, count: 100_000 },
-            Self::Retained { qos: 1, count: 100_000 },
-            Self::Memory { retained: 0 },
-            Self::Memory { retained: 100_000 },
+            Self::Idle,
+            Self::Retained { count: 10_000 },
+            Self::Retained { count: 100_000 },
         ]
     }
 
-    pub fn unit(self) -> &'static str {
+    /// What a run measures, in the order in which it gives the numbers.
+    pub fn figures(self) -> Vec<Figure> {
+        let figure = |name: String, unit, extra| Figure { name, unit, extra };
         match self {
-            Self::Throughput(_) => "msg/s",
-            Self::Latency { .. } => "us p50",
-            Self::Connects => "conn/s",
-            Self::Retained { .. } => "ms",
-            Self::Memory { .. } => "MiB",
-        }
-    }
-
-    /// What the extra figure is, if there is one.
-    pub fn extra(self) -> Option<&'static str> {
-        match self {
-            Self::Throughput(_) => Some("us cpu/msg"),
-            Self::Latency { .. } => Some("us p99"),
-            _ => None,
+            Self::Throughput(Shape { publishers, subscribers, qos, payload_bytes }) => {
+                let name = format!("QoS {qos}, {publishers} to {subscribers}, {payload_bytes} B");
+                vec![figure(name, "msg/s", Some("us cpu/msg"))]
+            }
+            Self::Latency { qos } => {
+                vec![figure(format!("latency QoS {qos}, 500/s"), "us p50", Some("us p99"))]
+            }
+            Self::Connects => vec![figure("connect and leave".into(), "conn/s", None)],
+            Self::Idle => vec![figure("resident memory, idle".into(), "MiB", None)],
+            Self::Retained { count } => vec![
+                figure(format!("resident memory, {count} retained"), "MiB", None),
+                figure(format!("{count} retained to new #, QoS 0"), "ms", None),
+                figure(format!("{count} retained to new #, QoS 1"), "ms", None),
+            ],
         }
     }
 
@@ -73,8 +86,7 @@ impl Workload {
         broker: &Running,
         count: &mut Option<usize>,
         run_ms: u64,
-    ) -> Outcome<Measured> {
-        let plain = |value| Measured { value, extra: 0.0, lost: 0 };
+    ) -> Outcome<Vec<Measured>> {
         match self {
             Self::Throughput(shape) => {
                 let messages = match *count {
@@ -83,25 +95,26 @@ impl Workload {
                 };
                 let delivered = shape.run(broker, messages)?;
                 let received = delivered.received.max(1) as f64;
-                Ok(Measured {
+                Ok(vec![Measured {
                     value: received / delivered.elapsed.as_secs_f64().max(1e-9),
                     extra: delivered.processor_s / received * 1e6,
                     lost: delivered.expected - delivered.received,
-                })
+                }])
             }
             Self::Latency { qos } => {
-                let (value, extra) = latency(broker, qos, 750)?;
-                Ok(Measured { value, extra, lost: 0 })
+                let (value, extra) = latency(broker, qos, 600)?;
+                Ok(vec![Measured { value, extra, lost: 0 }])
             }
-            Self::Connects => Ok(plain(connect_rate(broker, 2_000)?)),
-            Self::Retained { qos, count } => {
+            Self::Connects => Ok(vec![connect_rate(broker, 1_000)?.into()]),
+            Self::Idle => Ok(vec![broker.resident_mib()?.into()]),
+            Self::Retained { count } => {
                 fill(broker, count)?;
-                let (received, value) = replay(broker, qos, count)?;
-                Ok(Measured { value, extra: 0.0, lost: count - received })
-            }
-            Self::Memory { retained } => {
-                fill(broker, retained)?;
-                Ok(plain(broker.resident_mib()?))
+                let mut measured = vec![broker.resident_mib()?.into()];
+                for qos in [0, 1] {
+                    let (received, value) = replay(broker, qos, count)?;
+                    measured.push(Measured { value, extra: 0.0, lost: count - received });
+                }
+                Ok(measured)
             }
         }
     }
@@ -120,22 +133,6 @@ fn calibrate(shape: Shape, broker: &Running, run_ms: u64) -> Outcome<usize> {
         count *= 8;
     }
     Ok(count.clamp(2_000, 4_000_000))
-}
-
-impl fmt::Display for Workload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match self {
-            Self::Throughput(Shape { publishers, subscribers, qos, payload_bytes }) => {
-                format!("QoS {qos}, {publishers} to {subscribers}, {payload_bytes} B")
-            }
-            Self::Latency { qos } => format!("latency QoS {qos}, 500/s"),
-            Self::Connects => "connect and leave".into(),
-            Self::Retained { qos, count } => format!("{count} retained to new # at QoS {qos}"),
-            Self::Memory { retained: 0 } => "resident memory, idle".into(),
-            Self::Memory { retained } => format!("resident memory, {retained} retained"),
-        };
-        f.pad(&text)
-    }
 }
 
 impl fmt::Display for Measured {
