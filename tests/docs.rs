@@ -1,6 +1,13 @@
 //! What the documents print works: the tour of the README word for word in real
 //! terminals, and every example of `topics.md`, with real clients on the default
 //! ports. Each runs in a network namespace of its own, so that the ports are free.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test ends where it fails"
+)]
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;

@@ -8,6 +8,8 @@
     reason = "a test ends where it fails, and says what it skips"
 )]
 
+#[path = "clients/irc_irssi.rs"]
+mod irssi;
 #[path = "clients/irc_person.rs"]
 mod person;
 #[path = "clients/irc_scripted.rs"]

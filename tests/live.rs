@@ -1,5 +1,11 @@
 //! The live store against a real file system: what a topic can name, what a
 //! file can be, and what is left after a start.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends where it fails"
+)]
 
 use jiff::Timestamp;
 use meshfs::live::{Meta, Store, path};

@@ -256,3 +256,102 @@ fn store(shared: &Shared, message: &Incoming<'_>) {
         by: message.by.clone(),
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        settings::Limits,
+        testing::{Bench, OPTIONS, message},
+    };
+
+    #[test]
+    fn messages_of_many_topics_with_one_taker_make_one_run() {
+        let bench = Bench::new(Limits::default());
+        let reader = bench.session("reader");
+        bench.subscribe(&reader, "#", OPTIONS);
+        let mut fanout = Fanout::new(99, false);
+        let batch = ["a", "b", "c"].map(|topic| message(topic, "x", 1, false));
+        bench.publish(&mut fanout, &batch);
+        assert_eq!(lock(&reader.queue).items.len(), 1);
+        assert_eq!(bench.sent(&reader), ["a x 1 false", "b x 1 false", "c x 1 false"]);
+    }
+
+    #[test]
+    fn overlapping_filters_deliver_once_at_the_higher_qos() {
+        let bench = Bench::new(Limits::default());
+        let reader = bench.session("reader");
+        bench.subscribe(&reader, "a/#", Options { qos: 1, id: 5, ..OPTIONS });
+        bench.subscribe(&reader, "+/b", Options { qos: 0, id: 6, ..OPTIONS });
+        bench.publish(&mut Fanout::new(99, false), &[message("a/b", "x", 2, false)]);
+        assert_eq!(bench.sent(&reader), ["a/b x 1 false"]);
+    }
+
+    #[test]
+    fn what_is_not_taken_is_neither_stored_nor_delivered() {
+        let bench = Bench::new(Limits::default());
+        let reader = bench.session("reader");
+        bench.subscribe(&reader, "#", OPTIONS);
+        let batch = ["refused", "forbidden", "fine"].map(|topic| message(topic, "x", 0, true));
+        let taken = bench.publish(&mut Fanout::new(99, false), &batch);
+        assert_eq!(taken, [false, false, true]);
+        assert_eq!(bench.sent(&reader), ["fine x 0 false"]);
+        assert_eq!(bench.store.len(), 1);
+        assert_eq!(bench.shared.counters.stats().refused, 2);
+    }
+
+    #[test]
+    fn the_host_decides_what_is_retained_and_only_that_is_cleared() {
+        let bench = Bench::new(Limits::default());
+        let mut fanout = Fanout::new(99, false);
+        let batch = [
+            message("always/a", "x", 0, false),
+            message("never/a", "x", 0, true),
+            message("flag", "x", 0, true),
+            message("flag", "", 0, false),
+        ];
+        bench.publish(&mut fanout, &batch);
+        let kept = |topic: &str| bench.store.get(topic).is_some();
+        assert_eq!([kept("always/a"), kept("never/a"), kept("flag")], [true, false, true]);
+        bench.publish(
+            &mut fanout,
+            &[message("flag", "", 0, true), message("always/a", "", 0, false)],
+        );
+        assert!(bench.store.is_empty());
+    }
+
+    #[test]
+    fn a_publisher_does_not_hear_itself_where_it_asked_so() {
+        let bench = Bench::new(Limits::default());
+        let session = bench.session("both");
+        bench.subscribe(&session, "a", Options { no_local: true, ..OPTIONS });
+        bench.publish(&mut Fanout::new(session.uid, false), &[message("a", "own", 0, false)]);
+        bench.publish(&mut Fanout::new(99, false), &[message("a", "other", 0, false)]);
+        assert_eq!(bench.sent(&session), ["a other 0 false"]);
+    }
+
+    #[test]
+    fn a_shared_subscription_takes_turns_among_those_who_are_there() {
+        let bench = Bench::new(Limits::default());
+        let members = ["one", "two", "three"].map(|id| bench.session(id));
+        for member in &members {
+            bench.subscribe(member, "$share/g/a", OPTIONS);
+        }
+        lock(&members[2].queue).online = false;
+        let batch: Vec<_> = (0..6).map(|_| message("a", "x", 1, false)).collect();
+        bench.publish(&mut Fanout::new(99, false), &batch);
+        let got = members.each_ref().map(|member| bench.sent(member).len());
+        assert_eq!(got.iter().sum::<usize>(), 6, "each message goes to one of them");
+        assert!(got[0] >= 2 && got[1] >= 2 && got[2] == 0, "{got:?}");
+    }
+
+    #[test]
+    fn a_new_subscription_is_seen_by_the_next_message() {
+        let bench = Bench::new(Limits::default());
+        let (reader, mut fanout) = (bench.session("reader"), Fanout::new(99, false));
+        bench.publish(&mut fanout, &[message("a", "before", 0, false)]);
+        bench.subscribe(&reader, "a", OPTIONS);
+        bench.publish(&mut fanout, &[message("a", "after", 0, false)]);
+        assert_eq!(bench.sent(&reader), ["a after 0 false"]);
+    }
+}

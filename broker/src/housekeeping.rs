@@ -75,16 +75,15 @@ fn check_connections(shared: &Shared) {
     let online: Vec<_> = lock(&shared.online).values().cloned().collect();
     for session in online {
         let silence_limit_ms = session.silence_limit_ms.load(SeqCst);
-        let ticket = session.ticket.load(SeqCst);
         let listens = silence_limit_ms > 0 && !session.unread.load(SeqCst);
         if listens && now_ms > session.seen_ms.load(SeqCst) + silence_limit_ms {
-            session.end(ticket, Reason::KeepAlive);
+            session.end_present(Reason::KeepAlive);
             continue;
         }
         let blocked = try_lock(&session.io).is_some_and(|io| io.blocked);
         let owes = blocked || session.full.load(SeqCst);
         if owes && now_ms > session.progress_ms.load(SeqCst) + stuck_limit_ms {
-            session.end(ticket, Reason::Quota);
+            session.end_present(Reason::Quota);
         }
     }
 }
@@ -131,5 +130,96 @@ fn act(shared: &Arc<Shared>, deadline: Deadline, session: &Arc<Session>) {
                 forget(shared, session, &mut dead);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        codec::connect::Will,
+        settings::Limits,
+        shared::Phase,
+        testing::{Bench, identity},
+    };
+
+    fn will() -> Will {
+        Will {
+            topic: "will".into(),
+            payload: "gone".into(),
+            qos: 0,
+            retain: false,
+            properties: Default::default(),
+            expiry_s: None,
+            delay_s: 5,
+        }
+    }
+
+    async fn advance(seconds: u64) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_silent_too_long_is_ended_and_who_is_not_read_from_is_not() {
+        let bench = Bench::new(Limits::default());
+        let (silent, unread) = (bench.session("silent"), bench.session("unread"));
+        silent.silence_limit_ms.store(1500, SeqCst);
+        unread.silence_limit_ms.store(1500, SeqCst);
+        unread.unread.store(true, SeqCst);
+        bench.shared.tasks.spawn(keep_house(bench.shared.clone()));
+        advance(1).await;
+        assert_eq!(silent.ending(1), None);
+        advance(1).await;
+        assert_eq!(silent.ending(1), Some(Reason::KeepAlive));
+        assert_eq!(unread.ending(1), None);
+        bench.shared.enter(Phase::Ended);
+        bench.shared.tasks.all_ended().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_owes_progress_too_long_is_ended() {
+        let bench = Bench::new(Limits::default());
+        let stuck = bench.session("stuck");
+        stuck.full.store(true, SeqCst);
+        bench.shared.tasks.spawn(keep_house(bench.shared.clone()));
+        advance(9).await;
+        assert_eq!(stuck.ending(1), None);
+        advance(2).await;
+        assert_eq!(stuck.ending(1), Some(Reason::Quota));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_expires_with_its_subscriptions_after_its_delayed_will() {
+        let bench = Bench::new(Limits::default());
+        let session = bench.session("away");
+        bench.subscribe(&session, "a/b", crate::testing::OPTIONS);
+        bench.shared.counters.subscriptions.store(1, SeqCst);
+        lock(&session.queue).go_offline();
+        lock(&session.queue).delayed_will = Some((will(), identity("away")));
+        Deadline::Will.set(&bench.shared, &session, 5);
+        Deadline::Expiry.set(&bench.shared, &session, 10);
+        bench.shared.tasks.spawn(keep_house(bench.shared.clone()));
+        advance(6).await;
+        assert_eq!(*lock(&bench.host.0), ["away will"]);
+        assert_eq!(lock(&bench.shared.sessions).len(), 1);
+        advance(5).await;
+        assert_eq!(lock(&bench.shared.sessions).len(), 0);
+        assert!(crate::lock::read(&bench.shared.tree).is_empty());
+        assert!(lock(&bench.shared.deadlines).is_empty());
+        assert_eq!(bench.shared.counters.stats().subscriptions, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_returns_takes_its_deadlines_out() {
+        let bench = Bench::new(Limits::default());
+        let session = bench.session("back");
+        for _ in 0..1000 {
+            Deadline::Expiry.set(&bench.shared, &session, 10);
+            Deadline::clear_all(&bench.shared, &session);
+        }
+        assert!(lock(&bench.shared.deadlines).is_empty());
+        bench.shared.tasks.spawn(keep_house(bench.shared.clone()));
+        advance(20).await;
+        assert_eq!(lock(&bench.shared.sessions).len(), 1);
     }
 }

@@ -28,6 +28,8 @@ pub(crate) mod housekeeping;
 pub(crate) mod lock;
 pub(crate) mod shared;
 pub(crate) mod tasks;
+#[cfg(test)]
+mod testing;
 
 mod api;
 mod broker;

@@ -26,9 +26,10 @@ pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 
 /// Accepts until the broker ends; the port is free when this is over.
 pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    let mut ending = std::pin::pin!(shared.ending());
     loop {
         let accepted = tokio::select! {
-            () = shared.ending() => return,
+            () = &mut ending => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {

@@ -74,7 +74,7 @@ impl Default for Limits {
             receive_max: 1_000,
             handshake_limit: Duration::from_secs(10),
             stuck_limit: Duration::from_secs(10),
-            stall_grace: Duration::from_millis(250),
+            stall_grace: Duration::from_secs(1),
             session_expiry_max: Duration::from_secs(7 * 24 * 3600),
             keep_alive_max_s: 0,
             topic_alias_max: 16,

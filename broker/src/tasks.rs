@@ -14,6 +14,8 @@ impl Tasks {
     /// Starts a task that counts as long as it lives, whatever way it ends.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let alive = Alive::new(&self.0);
+        // Boxed: an argument that is awaited would otherwise have room in the task twice.
+        let task = Box::pin(task);
         tokio::spawn(async move {
             let _alive = alive;
             task.await;

@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::bus::Publisher;
 use crate::mesh::{Say, SayTo, View};
@@ -99,6 +99,11 @@ impl Bridge {
     /// Says something where it belongs. Never waits: what finds a queue full is dropped and counted.
     pub fn say(&self, say: &Say) {
         let event = Event { kind: say.kind, text: say.text.clone(), at: Instant::now() };
+        if let SayTo::Channel(network, channel) = &say.to
+            && !self.networks.iter().any(|known| &known.link.name == network)
+        {
+            debug!(%network, %channel, "nothing said: no such irc network");
+        }
         for Network { link, told, status } in &self.networks {
             let channel = match &say.to {
                 SayTo::Everywhere => None,

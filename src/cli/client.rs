@@ -28,7 +28,7 @@ impl Client {
     pub(super) fn new(hub: &HubArgs, limit: Option<Duration>) -> Result<Self, Failure> {
         if !hub.hub.starts_with("http://") {
             let message = format!("{}: the hub is written http://HOST:PORT", hub.hub);
-            return Err(Failure::fault(message));
+            return Err(Failure::usage(message));
         }
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(limit.unwrap_or(READ_LIMIT)))

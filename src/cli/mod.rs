@@ -97,6 +97,7 @@ impl ConfigArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exit {
     Fault = 1,
+    Usage = 2,
     Config = 64,
     Unreachable = 69,
     Failed = 70,
@@ -114,6 +115,10 @@ struct Failure {
 impl Failure {
     fn fault(message: impl Into<String>) -> Self {
         Self { exit: Exit::Fault, message: message.into() }
+    }
+
+    fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, message: message.into() }
     }
 }
 

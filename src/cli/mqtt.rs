@@ -17,7 +17,7 @@ pub(super) fn announce(
     let (host, port) = address.trim_end_matches('/').rsplit_once(':').unwrap_or((address, "1883"));
     let port: u16 = port
         .parse()
-        .map_err(|_| Failure::fault(format!("mqtt://{address}: the port is not a number")))?;
+        .map_err(|_| Failure::usage(format!("mqtt://{address}: the port is not a number")))?;
     let payload = serde_json::to_vec(request).map_err(|e| Failure::fault(e.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

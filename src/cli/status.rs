@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Some(node) => {
             // A name, so that nothing else can become part of the path.
             let node =
-                crate::name::NodeId::parse(node).map_err(|e| Failure::fault(e.to_string()))?;
+                crate::name::NodeId::parse(node).map_err(|e| Failure::usage(e.to_string()))?;
             vec![client.get(&format!("/v1/nodes/{node}"))?]
         }
         None => client.get("/v1/nodes")?,

@@ -231,7 +231,7 @@ mod tests {
             .replace("<channel>", "mesh")
             .replace("<name>", "mesh-20260616T141907.123Z-0190c3f2")
             .replace("<anything>", "é/b");
-        let raw = raw.replace('<', "").replace('>', "");
+        let raw = raw.replace(['<', '>'], "");
         Topic::parse(&raw).unwrap()
     }
 

@@ -102,6 +102,19 @@ impl<'a> Publish<'a> {
     }
 }
 
+/// Reads a PUBLISH as a subscriber would: with subscription identifiers.
+#[cfg(test)]
+pub(crate) fn parse_any(frame: &[u8], body: usize) -> Publish<'_> {
+    let mut reader = Reader(&frame[body..]);
+    let mut publish = parse(frame, body, false).unwrap();
+    publish.topic = reader.binary().unwrap();
+    publish.packet_id = if publish.qos > 0 { reader.u16().unwrap() } else { 0 };
+    let length = reader.variable_int().unwrap();
+    publish.properties = reader.bytes(length).unwrap().into();
+    publish.payload = reader.0;
+    publish
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

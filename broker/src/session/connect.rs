@@ -47,37 +47,50 @@ const CONNECT_MAX_BYTES: usize = 256 * 1024;
 pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, address: SocketAddr) {
     let stream = Arc::new(stream);
     // Boxed, so that a connection at rest does not carry the room the handshake needed.
-    let handshake = Box::pin(handshake(&shared, &stream, address));
-    let connected = tokio::select! {
-        () = shared.ending() => return,
-        connected = tokio::time::timeout(shared.limits.handshake_limit, handshake) => connected,
+    let Some((connection, early)) = Box::pin(let_in(&shared, &stream, address)).await else {
+        return;
     };
-    let (mut connection, early) = match connected {
-        Ok(Ok(connected)) => connected,
-        Ok(Err(refused)) => {
-            add(&shared.counters.connections_refused, 1);
-            if let Some(Refused { reason, version5 }) = refused {
-                tracing::info!(%address, ?reason, "connection refused");
-                let _ = stream.try_write(&unwelcome(reason, version5));
-                stream.shutdown(Shutdown::Write);
-                linger(&shared, &stream).await;
-            }
-            return;
-        }
-        Err(_) => {
-            add(&shared.counters.connections_refused, 1);
-            tracing::debug!(%address, "no connect in time");
-            return;
-        }
-    };
-    let end = caught(connection.live(&early)).await.unwrap_or_else(|| {
+    if live_and_leave(connection, early).await {
+        Box::pin(linger(&shared, &stream)).await;
+    }
+}
+
+/// True: the client should be let read a last packet.
+async fn live_and_leave(mut connection: Box<Connection>, early: Vec<u8>) -> bool {
+    let end = caught(connection.live(early)).await.unwrap_or_else(|| {
         tracing::error!(client_id = %connection.who.client_id, "a connection panicked");
         End::Because(Reason::Implementation)
     });
-    drop(early);
-    if connection.leave(end) {
-        linger(&shared, &stream).await;
+    connection.leave(end)
+}
+
+/// The handshake within its time limit; `None` when the client does not get in.
+async fn let_in(
+    shared: &Arc<Shared>,
+    stream: &Arc<Stream>,
+    address: SocketAddr,
+) -> Option<(Box<Connection>, Vec<u8>)> {
+    let handshake = handshake(shared, stream, address);
+    let connected = tokio::select! {
+        () = shared.ending() => return None,
+        connected = tokio::time::timeout(shared.limits.handshake_limit, handshake) => connected,
+    };
+    let refused = match connected {
+        Ok(Ok((connection, early))) => return Some((Box::new(connection), early)),
+        Ok(Err(refused)) => refused,
+        Err(_) => {
+            tracing::debug!(%address, "no connect in time");
+            None
+        }
+    };
+    add(&shared.counters.connections_refused, 1);
+    if let Some(Refused { reason, version5 }) = refused {
+        tracing::info!(%address, ?reason, "connection refused");
+        let _ = stream.try_write(&unwelcome(reason, version5));
+        stream.shutdown(Shutdown::Write);
+        linger(shared, stream).await;
     }
+    None
 }
 
 /// What a client is told that does not get in.

@@ -72,8 +72,9 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Lives until something ends it. `early` is what came after the CONNECT.
-    pub(crate) async fn live(&mut self, early: &[u8]) -> End {
-        let mut result = self.received(early);
+    pub(crate) async fn live(&mut self, early: Vec<u8>) -> End {
+        let mut result = self.received(&early);
+        drop(early);
         loop {
             match result {
                 Ok(()) => result = self.step().await,

@@ -138,7 +138,7 @@ impl Session {
         }
     }
 
-    fn drain(self: &Arc<Self>, shared: &Arc<Shared>, io: &mut Io) {
+    pub(super) fn drain(self: &Arc<Self>, shared: &Arc<Shared>, io: &mut Io) {
         io.blocked = false;
         let Some(stream) = io.stream.clone() else {
             self.pending.store(false, SeqCst);

@@ -29,11 +29,18 @@ const LINGER: Duration = Duration::from_secs(2);
 impl Connection {
     /// Puts everything in order that this connection touched. True: the client should read a last
     /// packet, see [`linger`].
-    pub(crate) fn leave(mut self, end: End) -> bool {
+    pub(crate) fn leave(mut self: Box<Self>, end: End) -> bool {
         // After a panic a run may be left over; its messages are admitted and must be delivered.
         self.fanout.finish(Turn::new(&self.shared));
         let linger = self.say_goodbye(end);
-        *lock(&self.session.io) = Io::default();
+        {
+            // Whoever else is writing is done by now, and nobody writes after us.
+            let mut io = lock(&self.session.io);
+            if linger {
+                self.session.drain(&self.shared, &mut io);
+            }
+            *io = Io::default();
+        }
         let how = if linger { Shutdown::Write } else { Shutdown::Both };
         self.stream.shutdown(how);
         self.log(end);
@@ -61,8 +68,6 @@ impl Connection {
         }
         let mut queue = lock(&self.session.queue);
         queue.answers.extend_from_slice(&goodbye(reason));
-        drop(queue);
-        self.session.wake(&self.shared);
         true
     }
 

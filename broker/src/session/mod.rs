@@ -28,7 +28,7 @@ use std::sync::{
 use tokio::sync::Notify;
 
 use self::{deliver::Io, queue::Queue};
-use crate::codec::Reason;
+use crate::{codec::Reason, lock::lock};
 
 /// What one client id is owed.
 #[derive(Debug)]
@@ -90,6 +90,12 @@ impl Session {
     pub(crate) fn end(&self, ticket: u64, reason: Reason) {
         self.ending.store(ticket << 8 | reason as u64, SeqCst);
         self.kick.notify_one();
+    }
+
+    /// Ends the connection that is there now, whoever waits to take over.
+    pub(crate) fn end_present(&self, reason: Reason) {
+        let ticket = lock(&self.queue).ticket;
+        self.end(ticket, reason);
     }
 
     /// Was the end of this connection decided elsewhere?

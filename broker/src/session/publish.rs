@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, End};
 use crate::{
-    api::{Refusal, RefusalReason},
+    api::Refusal,
     codec::{
         Reason,
         frame::Frame,
@@ -78,13 +78,8 @@ impl Connection {
 
     /// Version 3.1.1 has no way to say no: the message is acknowledged and dropped.
     fn refuse(&mut self, kind: u8, packet_id: u16, refusal: Refusal) {
-        let Refusal { reason, text } = &refusal;
-        let quiet = *reason == RefusalReason::NotAuthorized;
-        if quiet {
-            tracing::debug!(client_id = %self.who.client_id, %text, "message refused");
-        } else {
-            tracing::info!(client_id = %self.who.client_id, ?reason, %text, "message refused");
-        }
+        // The host said why, where it matters to it; here it would be a client's means to fill logs.
+        tracing::debug!(client_id = %self.who.client_id, reason = ?refusal.reason, "message refused");
         if kind == PUBREC && self.version5 {
             lock(&self.session.queue).received.remove(&packet_id);
         }

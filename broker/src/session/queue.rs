@@ -39,7 +39,7 @@ pub(crate) struct Replaying {
 }
 
 #[derive(Debug)]
-pub(super) enum Item {
+pub(crate) enum Item {
     Messages { take: Take, next: usize, end: usize },
     Replay(Box<Replaying>),
 }
@@ -47,7 +47,7 @@ pub(super) enum Item {
 /// What a session is owed, and what it asked for.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    pub(super) items: VecDeque<Item>,
+    pub(crate) items: VecDeque<Item>,
     /// Answers; they go before everything else.
     pub(crate) answers: Vec<u8>,
     pub(super) messages: usize,
@@ -216,5 +216,131 @@ impl Queue {
 
     pub(crate) fn acknowledge(&mut self, ack: Ack) {
         self.inflight.acknowledge(ack, &self.owed, &mut self.answers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fanout::Fanout,
+        lock::lock,
+        testing::{Bench, OPTIONS, message},
+    };
+
+    fn limits(messages: usize) -> Limits {
+        Limits { queue_max_messages: messages, ..Limits::default() }
+    }
+
+    fn publish(bench: &Bench, topic: &str, numbers: std::ops::Range<u32>, qos: u8) {
+        let payloads: Vec<_> = numbers.map(|number| number.to_string()).collect();
+        let batch: Vec<_> = payloads.iter().map(|p| message(topic, p, qos, false)).collect();
+        bench.publish(&mut Fanout::new(99, false), &batch);
+    }
+
+    #[test]
+    fn who_is_away_is_kept_exactly_the_first_messages_up_to_the_bound() {
+        let bench = Bench::new(limits(5));
+        let reader = bench.session("reader");
+        bench.subscribe(&reader, "#", OPTIONS);
+        lock(&reader.queue).go_offline();
+        publish(&bench, "a", 0..3, 1);
+        publish(&bench, "a", 3..9, 1);
+        publish(&bench, "a", 9..12, 0);
+        assert_eq!(bench.shared.counters.stats().dropped, 4, "QoS 0 is not kept and not counted");
+        let expected: Vec<_> = (0..5).map(|number| format!("a {number} 1 false")).collect();
+        assert_eq!(bench.sent(&reader), expected);
+    }
+
+    #[test]
+    fn the_window_is_kept_and_moves_with_acknowledgements() {
+        let bench = Bench::new(limits(100));
+        let reader = bench.session("reader");
+        bench.subscribe(&reader, "#", OPTIONS);
+        publish(&bench, "a", 0..25, 1);
+        assert_eq!(bench.sent(&reader).len(), 10);
+        assert_eq!(bench.sent(&reader).len(), 0);
+        for packet_id in 1..=10 {
+            lock(&reader.queue).acknowledge(Ack::Acknowledged { packet_id });
+        }
+        assert_eq!(bench.sent(&reader).len(), 10);
+        lock(&reader.queue).inflight.restart();
+        assert_eq!(bench.sent(&reader).first().unwrap(), "a 10 1 false", "sent again in order");
+        assert!(!lock(&reader.queue).is_quiet());
+    }
+
+    #[test]
+    fn a_replay_comes_after_its_answer_and_before_what_is_published_later() {
+        let bench = Bench::new(limits(100));
+        let reader = bench.session("reader");
+        let mut fanout = Fanout::new(99, false);
+        bench.publish(&mut fanout, &[message("a", "old", 2, true), message("b", "old", 0, true)]);
+        bench.subscribe(&reader, "#", OPTIONS);
+        let mut found = Vec::new();
+        bench.shared.retained.matching("#", &mut found);
+        lock(&reader.queue).paused = true;
+        lock(&reader.queue).push_replay(found, Options { qos: 1, ..OPTIONS });
+        bench.publish(&mut fanout, &[message("a", "new", 0, true)]);
+        assert!(bench.sent(&reader).is_empty(), "the answer is not there yet");
+        let mut queue = lock(&reader.queue);
+        (queue.paused, queue.answers) = (false, vec![0x90, 0]);
+        drop(queue);
+        let expected = ["packet 0x90", "a old 1 true", "b old 0 true", "a new 0 false"];
+        assert_eq!(bench.sent(&reader), expected);
+        assert!(lock(&reader.queue).is_quiet());
+    }
+
+    #[test]
+    fn a_replay_is_not_bound_by_the_queue_and_waits_for_the_window() {
+        let bench = Bench::new(limits(1));
+        let reader = bench.session("reader");
+        let topics: Vec<_> = (0..25).map(|number| format!("t/{number:02}")).collect();
+        let batch: Vec<_> = topics.iter().map(|topic| message(topic, "x", 1, true)).collect();
+        bench.publish(&mut Fanout::new(99, false), &batch);
+        let mut found = Vec::new();
+        bench.shared.retained.matching("#", &mut found);
+        lock(&reader.queue).push_replay(found, OPTIONS);
+        assert_eq!(bench.sent(&reader).len(), 10);
+        for packet_id in 1..=10 {
+            lock(&reader.queue).acknowledge(Ack::Acknowledged { packet_id });
+        }
+        assert_eq!(bench.sent(&reader).len(), 10);
+        lock(&reader.queue).go_offline();
+        let queue = lock(&reader.queue);
+        assert_eq!((queue.replays, queue.replay_messages), (1, 5));
+    }
+
+    #[test]
+    fn what_is_too_large_for_the_client_is_left_out() {
+        let bench = Bench::new(limits(100));
+        let reader = bench.session("reader");
+        bench.subscribe(&reader, "#", OPTIONS);
+        lock(&reader.queue).owed.packet_max_bytes = 13;
+        let batch = [
+            message("a", "short", 1, false),
+            message("a", "much longer", 1, false),
+            message("a", "x", 0, false),
+        ];
+        bench.publish(&mut Fanout::new(99, false), &batch);
+        assert_eq!(bench.sent(&reader), ["a short 1 false", "a x 0 false"]);
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_loses_qos_0_and_then_its_connection() {
+        let bench = Bench::new(Limits { stall_grace: std::time::Duration::ZERO, ..limits(10) });
+        let reader = bench.session("reader");
+        bench.subscribe(&reader, "#", OPTIONS);
+        publish(&bench, "a", 0..10, 1);
+        while bench.shared.now_ms() <= reader.progress_ms.load(std::sync::atomic::Ordering::SeqCst)
+        {
+            std::thread::yield_now();
+        }
+        publish(&bench, "a", 10..15, 0);
+        assert_eq!(bench.shared.counters.stats().dropped, 5);
+        assert_eq!(reader.ending(1), None);
+        publish(&bench, "a", 15..20, 1);
+        assert_eq!(reader.ending(1), None, "QoS 1 may go up to twice the bound");
+        publish(&bench, "a", 20..26, 1);
+        assert_eq!(reader.ending(1), Some(crate::codec::Reason::Quota));
     }
 }

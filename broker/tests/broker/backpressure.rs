@@ -1,13 +1,15 @@
 //! A host or a reader that is behind slows its publishers down, and nobody else.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use meshfs_broker::{BoxFuture, Identity, Limits, MemoryStore, Outgoing, QoS};
+use meshfs_broker::{Admitted, BoxFuture, Identity, Limits, MemoryStore, Outgoing, QoS};
 
 use crate::support::host::House;
-use crate::support::{Client, Connect, Publish, Server, Version, wait_until, wire};
+use crate::support::properties::{RECEIVE_MAXIMUM, number};
+use crate::support::{Client, Connect, Publish, Server, VERSIONS, Version, wait_until, wire};
 
 /// A host that takes nothing before it is told to.
 #[derive(Clone, Default)]
@@ -112,6 +114,86 @@ fn a_publisher_a_slow_reader_holds_up_is_not_taken_for_dead() {
         reader.send(&wire::ack(wire::PUBACK, id));
     }
     writer.ping();
+}
+
+#[test]
+fn a_publisher_that_is_held_up_can_be_taken_over() {
+    for version in VERSIONS {
+        let busy = Busy::default();
+        let server = Server::with(busy.house());
+        let mut held = server.plain(version, "same");
+        for _ in 0..10 {
+            held.send_publish(&Publish::new("t", [b'x'; 1000]).qos(1));
+        }
+        wait_until("the host was asked", || busy.asked.load(Ordering::SeqCst) > 0);
+        let mut next = server.plain(version, "same");
+        next.ping();
+        held.closed();
+        assert_eq!(server.stats().connections, 1);
+    }
+}
+
+#[test]
+fn acknowledgements_the_host_never_gives_are_bounded_and_do_not_stop_a_shutdown() {
+    let house = House {
+        admit: Box::new(|_| Admitted::AcceptedWhen(Box::pin(std::future::pending()))),
+        ..House::default()
+    };
+    let server = Server::with(house);
+    let mut patient = server.plain(Version::V5, "patient");
+    let allowed = number(&patient.connack_properties, RECEIVE_MAXIMUM).expect("receive maximum");
+    for _ in 0..allowed {
+        patient.send_publish(&Publish::new("t", "x").qos(1));
+    }
+    patient.ping();
+    let mut greedy = server.plain(Version::V5, "greedy");
+    for _ in 0..=allowed + 1 {
+        greedy.send_publish(&Publish::new("t", "x").qos(1));
+    }
+    assert_eq!(greedy.closed(), Some(0x93));
+    let mut old = server.plain(Version::V4, "old");
+    for _ in 0..allowed * 4 {
+        old.send_publish(&Publish::new("t", "x").qos(1));
+    }
+    wait_until("it is read no further", || server.stats().messages_in >= u64::from(allowed) * 3);
+    server.shutdown();
+    assert_eq!(patient.closed(), Some(0x8B));
+    old.closed();
+}
+
+#[test]
+fn a_reader_that_drips_is_sent_away_and_holds_nobody_up_for_long() {
+    let server = Server::limited(|limits| {
+        limits.queue_max_messages = 1_000;
+        limits.stuck_limit = Duration::from_secs(1);
+    });
+    let mut drip = server.plain(Version::V4, "drip");
+    drip.subscribe("t", 1);
+    let mut healthy = server.plain(Version::V4, "healthy");
+    healthy.subscribe("t", 1);
+    let over = Arc::new(AtomicBool::new(false));
+    let (mut stream, until) = (drip.sender(), over.clone());
+    let dripping = std::thread::spawn(move || {
+        // One byte now and then, for as long as there is a connection.
+        while !until.load(Ordering::SeqCst) && matches!(stream.read(&mut [0; 1]), Ok(1)) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let address = server.address;
+    let writer = std::thread::spawn(move || {
+        let mut writer = Client::plain(address, Version::V5, "writer");
+        for _ in 0..20_000 {
+            writer.publish(&Publish::new("t", [b'x'; 1000]).qos(1));
+        }
+    });
+    for _ in 0..20_000 {
+        healthy.message();
+    }
+    writer.join().unwrap();
+    wait_until("the one that drips is gone", || server.stats().connections == 1);
+    over.store(true, Ordering::SeqCst);
+    drop(drip);
+    dripping.join().unwrap();
 }
 
 #[test]

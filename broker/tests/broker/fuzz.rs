@@ -9,10 +9,14 @@ use crate::support::wire::{self, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::support::{Connect, Publish, Server, Version, properties};
 
 /// Small, repeatable randomness (xorshift): a failure comes back with its seed.
-struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    pub fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -86,7 +90,7 @@ fn damaged_packets_hurt_nobody_but_their_sender() {
     let server = Server::start();
     let mut witness = Witness::of(&server);
     for seed in 1..=600_u64 {
-        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut dice = Dice::new(seed);
         let version = [Version::V4, Version::V5][seed as usize % 2];
         let mut stream = TcpStream::connect(server.address).expect("broker is alive");
         stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();

@@ -21,6 +21,7 @@ mod fuzz;
 mod killers;
 mod lifecycle;
 mod memory;
+mod model;
 mod order;
 mod properties;
 mod publish;

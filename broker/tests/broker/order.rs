@@ -18,9 +18,15 @@ struct Diary {
     puts: Mutex<Vec<String>>,
 }
 
+/// Makes room for another thread where nothing but the broker's own order keeps it out.
+fn invite_the_others() {
+    std::thread::sleep(Duration::from_micros(20));
+}
+
 impl RetainedStore for Diary {
     fn put(&self, message: Arc<Retained>) {
         let payload = String::from_utf8_lossy(&message.payload).into_owned();
+        invite_the_others();
         self.puts.lock().unwrap().push(payload);
         self.store.put(message);
     }
@@ -47,6 +53,7 @@ impl Race {
         let list = admitted.clone();
         let admit = move |message: &meshfs_broker::Incoming<'_>| {
             list.lock().unwrap().push(String::from_utf8_lossy(message.payload).into_owned());
+            invite_the_others();
             Admitted::Accepted
         };
         let house = House { admit: Box::new(admit), ..House::default() };
@@ -55,14 +62,14 @@ impl Race {
         Self { server, diary, admitted, over: Arc::new(AtomicBool::new(false)) }
     }
 
-    /// Publishes to one retained topic, a few messages a packet, until the race is over.
+    /// Publishes to one retained topic, a few messages at a time, until the race is over.
     fn publisher(&self, name: &'static str, qos: u8) -> std::thread::JoinHandle<()> {
         let (address, over) = (self.server.address, self.over.clone());
         std::thread::spawn(move || {
             let mut client = Client::plain(address, Version::V4, name);
             let mut count = 0_u32;
             while !over.load(Ordering::SeqCst) {
-                for _ in 0..3 {
+                for _ in 0..5 {
                     let message = Publish::new("t", format!("{name}-{count}")).qos(qos).retained();
                     client.send_publish(&message);
                     count += 1;

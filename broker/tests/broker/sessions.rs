@@ -1,7 +1,7 @@
 //! Sessions that outlive their connection.
 
 use crate::support::wire::{self, PUBREC, PUBREL};
-use crate::support::{Connect, Publish, Server, VERSIONS, Version, properties, wait_until};
+use crate::support::{Client, Connect, Publish, Server, VERSIONS, Version, properties, wait_until};
 
 #[test]
 fn a_persistent_session_keeps_its_subscriptions_and_its_messages() {
@@ -197,5 +197,52 @@ fn a_session_may_come_back_in_the_other_version() {
             assert!(message.properties.is_empty() || message.properties == rich.properties);
         }
         server.plain(after, "changes").disconnect();
+    }
+}
+
+#[test]
+fn reconnecting_in_every_way_loses_nothing_and_keeps_the_order() {
+    const COUNT: u32 = 2_000;
+    let server = Server::start();
+    for version in VERSIONS {
+        let connect = Connect::persistent(version, "restless");
+        let mut reader = server.connect(&connect);
+        reader.subscribe("t", 1);
+        let address = server.address;
+        let writer = std::thread::spawn(move || {
+            let mut writer = Client::plain(address, Version::V5, "writer");
+            for count in 0..COUNT {
+                writer.publish(&Publish::new("t", count.to_string()).qos(1));
+            }
+        });
+        let (mut next, mut lives) = (0, 0_u32);
+        while next < COUNT {
+            for _ in 0..(lives * 7) % 60 {
+                let message = reader.message();
+                let number: u32 = message.text().parse().unwrap();
+                // Seen before: only as a repetition. New: only the next one.
+                assert!(number == next || (number < next && message.dup), "{number}, not {next}");
+                next = next.max(number + 1);
+                if next == COUNT {
+                    break;
+                }
+            }
+            lives += 1;
+            match lives % 3 {
+                0 => reader.vanish(),
+                1 => reader.disconnect(),
+                _ => {
+                    // The next connection takes over from this one.
+                    let next_reader = server.connect(&connect);
+                    reader.closed();
+                    reader = next_reader;
+                    continue;
+                }
+            }
+            reader = server.connect(&connect);
+            assert!(reader.session_present);
+        }
+        writer.join().unwrap();
+        server.plain(version, "restless").disconnect();
     }
 }

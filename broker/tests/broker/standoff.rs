@@ -1,17 +1,20 @@
 //! Clients that publish faster than they read, to each other or to themselves.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
 use crate::support::wire::PUBACK;
 use crate::support::{Client, Connect, Packet, Publish, Server, Version};
 
+fn subscriber(server: &Server, id: &str, to: &str) -> Client {
+    let mut client = server.connect(&Connect::new(Version::V4, id));
+    client.subscribe(to, 1);
+    client
+}
+
 /// Publishes `count` messages at QoS 1 without waiting, while another thread reads and
 /// acknowledges what comes in; returns how many messages came.
-fn flood(address: SocketAddr, id: &str, from: &str, to: &str, count: usize) -> JoinHandle<usize> {
-    let mut reader = Client::connect(address, &Connect::new(Version::V4, id));
-    reader.subscribe(from, 1);
+fn flood(mut reader: Client, to: &str, count: usize) -> JoinHandle<usize> {
     let mut sender = reader.sender();
     let to = to.to_owned();
     std::thread::spawn(move || {
@@ -38,8 +41,9 @@ fn flood(address: SocketAddr, id: &str, from: &str, to: &str, count: usize) -> J
 #[test]
 fn two_clients_that_flood_each_other_both_finish() {
     let server = Server::limited(|limits| limits.queue_max_messages = 500);
-    let here = flood(server.address, "here", "to/here", "to/there", 10_000);
-    let there = flood(server.address, "there", "to/there", "to/here", 10_000);
+    let (here, there) =
+        (subscriber(&server, "here", "here"), subscriber(&server, "there", "there"));
+    let (here, there) = (flood(here, "there", 10_000), flood(there, "here", 10_000));
     assert_eq!((here.join().unwrap(), there.join().unwrap()), (10_000, 10_000));
     assert_eq!(server.stats().dropped, 0);
 }
@@ -47,6 +51,6 @@ fn two_clients_that_flood_each_other_both_finish() {
 #[test]
 fn a_client_that_floods_itself_finishes() {
     let server = Server::limited(|limits| limits.queue_max_messages = 2_000);
-    assert_eq!(flood(server.address, "self", "me", "me", 10_000).join().unwrap(), 10_000);
+    assert_eq!(flood(subscriber(&server, "me", "me"), "me", 10_000).join().unwrap(), 10_000);
     assert_eq!(server.stats().dropped, 0);
 }

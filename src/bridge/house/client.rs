@@ -147,3 +147,33 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sends_faster_than_allowed_is_read_no_faster() {
+        let (limits, start) = (HouseLimits::default(), Instant::now());
+        let mut watch = Watch::new(&limits, start);
+        let mut now = start;
+        let mut read = 0;
+        while now < start + Duration::from_secs(10) {
+            if watch.may_read() {
+                read += 1;
+                watch.heard(&limits, true, now);
+            } else {
+                now = watch.next();
+                assert_eq!(watch.due(&limits, now, || ()), None);
+            }
+        }
+        // The burst, and a line each tenth of a second.
+        assert_eq!(read, 20 + 100);
+        now += Duration::from_secs(60);
+        assert_eq!(watch.due(&limits, now, || ()), None);
+        assert!((0..20).all(|_| {
+            watch.heard(&limits, true, now);
+            watch.may_read()
+        }));
+    }
+}

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -262,4 +263,60 @@ async fn one_client_too_many_is_refused() {
     assert_ne!(first.read(&mut [0; 512]).await.unwrap(), 0);
     let mut second = TcpStream::connect(house.address()).await.unwrap();
     assert_eq!(second.read(&mut [0; 512]).await.unwrap_or(0), 0);
+}
+
+impl State {
+    /// The invariants of the state, whatever clients did.
+    fn check(&self) {
+        for (nick, id) in &self.nicks {
+            let owner = self.clients[id].nick.as_deref();
+            assert_eq!(owner.map(state::fold).as_ref(), Some(nick));
+        }
+        for (id, client) in &self.clients {
+            assert!(client.nick.as_ref().is_none_or(|nick| self.nicks[&state::fold(nick)] == *id));
+            assert!(client.channels.iter().all(|room| self.rooms[room].members.contains(id)));
+            assert!(client.channels.len() <= self.limits.channels_per_client);
+        }
+        for (folded, room) in &self.rooms {
+            assert!(room.permanent || !room.members.is_empty());
+            assert!(room.members.iter().all(|id| self.clients[id].channels.contains(folded)));
+        }
+        assert!(self.rooms.len() <= self.limits.channels_max);
+    }
+}
+
+/// A line a client may send: commands with parameters that often mean something.
+fn any_line() -> impl Strategy<Value = String> {
+    let verbs = "NICK USER JOIN PART PRIVMSG NOTICE TOPIC NAMES WHO WHOIS MODE LIST AWAY ISON \
+                 USERHOST QUIT CAP PING PASS MOTD KICK INVITE X";
+    let params = "#a #b #mesh #A,#b alice Alice bob 0 * b +i -i +o LS REQ END :two\u{a0}words : :é";
+    let select =
+        |words: &'static str| proptest::sample::select(words.split(' ').collect::<Vec<_>>());
+    let verbs = select(verbs).prop_map(str::to_owned);
+    let param = prop_oneof![9 => select(params).prop_map(str::to_owned), 1 => "[!-~é]{1,400}"];
+    (verbs, proptest::collection::vec(param, 0..5))
+        .prop_map(|(verb, params)| [vec![verb], params].concat().join(" "))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_clients_send_the_state_holds_together(
+        lines in proptest::collection::vec((0_usize..4, any_line()), 0..120)
+    ) {
+        let mut house = Fixture::with(HouseLimits {
+            waiting_lines_max: 60, // full now and then, so that clients are dropped in the middle
+            channels_max: 3,
+            ..HouseLimits::default()
+        });
+        let mut people: Vec<Person> = ["alice", "bob", "c"].iter().map(|n| house.person(n)).collect();
+        people.push(house.connect());
+        for (who, line) in lines {
+            house.send(&people[who], &line);
+            house.0.check();
+            if who == 0 {
+                people[0].read().lines().for_each(|line| assert!(line.len() <= 510, "{line}"));
+            }
+        }
+    }
 }

@@ -252,6 +252,8 @@ impl Session {
                 }
             }
             R::ERR_CANNOTSENDTOCHAN | R::ERR_CHANOPRIVSNEEDED => return self.muted(params, now),
+            // "You need a registered nick": to join, or, once we are in, to speak.
+            R::ERR_NOCHANMODES if self.is_in(params) => return self.muted(params, now),
             R::ERR_NOTONCHANNEL
             | R::ERR_NOSUCHCHANNEL
             | R::ERR_TOOMANYCHANNELS
@@ -265,6 +267,11 @@ impl Session {
             _ => {}
         }
         Vec::new()
+    }
+
+    fn is_in(&mut self, params: &[String]) -> bool {
+        let wanted = params.get(1).and_then(|name| self.membership.find(name, &self.isupport));
+        wanted.is_some_and(|wanted| wanted.in_since().is_some())
     }
 
     /// We may not speak in a channel: nothing is sent there until something changed.
@@ -313,6 +320,8 @@ impl Session {
                 }
             }
             Command::Raw(verb, params) if verb == "MODE" => return self.mode(params),
+            // Some servers' own numeric for "cannot send to this channel".
+            Command::Raw(verb, params) if verb == "531" => return self.muted(params, now),
             _ => {}
         }
         Vec::new()

@@ -31,7 +31,7 @@ impl Fixture {
         let mut fixture = Self::new(false);
         fixture.welcome();
         fixture.receive(":meshfs!m@h JOIN #mesh");
-        fixture.receive(":s 353 meshfs = #mesh :meshfs @op bob");
+        fixture.receive(":s 353 meshfs = #mesh :@meshfs @op bob");
         fixture.receive(":s 366 meshfs #mesh :End");
         fixture.receive(":meshfs!m@h JOIN #ops");
         fixture.pass(10);
@@ -246,6 +246,7 @@ fn what_nobody_just_typed_in_a_channel_is_never_obeyed() {
         assert!(!fixture.obeys(line), "{line}");
     }
     assert!(fixture.obeys(":op!o@h PRIVMSG #mesh :!snapshot x"));
+    assert_eq!(fixture.receive(":MeshFS!m@h PRIVMSG #mesh :our own echo"), []);
 }
 
 #[test]
@@ -330,8 +331,13 @@ fn what_the_server_refuses_is_said_again_when_it_may_be() {
     let refused = fixture.receive(":s 404 meshfs #MESH :Cannot send to channel");
     assert_eq!(refused, [Action::Rejected(mesh.clone())]);
     assert_eq!(fixture.session.room(&mesh, fixture.now), None);
-    fixture.receive(":op!o@h MODE #mesh -m");
-    assert!(fixture.session.room(&mesh, fixture.now).is_some());
+    for numeric in ["404", "477", "531"] {
+        fixture.receive(":op!o@h MODE #mesh -m");
+        assert!(fixture.session.room(&mesh, fixture.now).is_some());
+        fixture.receive(&format!(":s {numeric} meshfs #mesh :no"));
+        assert_eq!(fixture.session.room(&mesh, fixture.now), None, "{numeric}");
+        assert_eq!(fixture.session.membership.due_at(), None, "we are still in");
+    }
     fixture.receive(":op!o@h KICK #mesh meshfs :out");
     assert_eq!(fixture.session.room(&mesh, fixture.now), None);
     assert!(fixture.tick_after(5).contains(&write("JOIN #mesh")));

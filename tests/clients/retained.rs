@@ -1,0 +1,146 @@
+//! Retained messages: complete, whole, and the same on disk and on the bus.
+
+use super::Hub;
+use super::hub::{LIMIT, files, installed, until};
+use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, Packet, QoS};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+/// A publisher of the crate rumqttc, on a runtime of its own.
+fn publish(hub: &Hub, messages: impl Iterator<Item = (String, String)> + Send + 'static) -> usize {
+    let mut options = MqttOptions::new("publisher", "127.0.0.1", hub.mqtt.port());
+    options.set_inflight(500).set_keep_alive(Duration::from_secs(60));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (client, mut events) = AsyncClient::new(options, 1000);
+        let sending = tokio::spawn(async move {
+            let mut sent = 0;
+            for (topic, payload) in messages {
+                if client.publish(topic, QoS::AtLeastOnce, true, payload).await.is_err() {
+                    break;
+                }
+                sent += 1;
+            }
+            let _ = client.disconnect().await;
+            sent
+        });
+        let mut acknowledged = 0;
+        loop {
+            match events.poll().await {
+                Ok(Event::Incoming(Packet::PubAck(_))) => acknowledged += 1,
+                Ok(Event::Outgoing(Outgoing::Disconnect)) if sending.is_finished() => {}
+                Ok(_) => {}
+                Err(_) => break, // asked to disconnect, or the hub was killed
+            }
+        }
+        acknowledged
+    })
+}
+
+/// What a new `mosquitto_sub` is given for a filter, by topic.
+fn subscribe(hub: &Hub, filter: &str, count: usize, more: &[&str]) -> BTreeMap<String, Vec<u8>> {
+    let output = hub
+        .mosquitto("mosquitto_sub")
+        .args(["-t", filter, "-F", "%t %p", "-C", &count.to_string()])
+        .args(["-W", &LIMIT.as_secs().to_string()])
+        .args(more)
+        .output()
+        .unwrap();
+    let lines = output.stdout.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    let pairs = lines.map(|line| {
+        let at = line.iter().position(|b| *b == b' ').unwrap();
+        (String::from_utf8(line[..at].to_vec()).unwrap(), line[at + 1..].to_vec())
+    });
+    pairs.collect()
+}
+
+fn heartbeat(node: usize, beat: usize) -> (String, String) {
+    let padding = "x".repeat(beat % 700);
+    let payload =
+        format!(r#"{{"node":"n{node}","status":"ALIVE","beat":{beat},"padding":"{padding}"}}"#);
+    (format!("mesh/nodes/n{node}/heartbeat"), payload)
+}
+
+#[test]
+fn ten_thousand_heartbeats_are_ten_thousand_files_and_all_delivered_again_and_again() {
+    if !installed("ten_thousand_heartbeats", "mosquitto_sub") {
+        return;
+    }
+    const NODES: usize = 10_000;
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(dir.path());
+    assert_eq!(publish(&hub, (0..NODES).map(|n| heartbeat(n, n))), NODES);
+    let expected: BTreeMap<_, _> =
+        (0..NODES).map(|n| heartbeat(n, n)).map(|(t, p)| (t, p.into_bytes())).collect();
+    let heartbeats = |root: &Path| -> BTreeMap<_, _> {
+        files(root).into_iter().filter(|(topic, _)| topic.ends_with("/heartbeat")).collect()
+    };
+    let file = |n| dir.path().join(format!("tree/live/nodes/n{n}/heartbeat.json"));
+    until("the files", || (0..NODES).all(|n| file(n).exists()));
+    assert!(heartbeats(dir.path()) == expected, "the files are not what was published");
+    for qos in ["0", "1"] {
+        // A new client, and one that has a session and subscribes again to the same filter.
+        let again = ["-q", qos, "-c", "-i", "dashboard"];
+        for more in [&["-q", qos][..], &again, &again] {
+            let found = subscribe(&hub, "mesh/nodes/+/heartbeat", NODES, more);
+            assert!(found == expected, "{} of {NODES} with {more:?}", found.len());
+        }
+    }
+    // And again after a restart, from the files.
+    assert_eq!(hub.stop(), Some(0));
+    let hub = Hub::start(dir.path());
+    let found = subscribe(&hub, "mesh/nodes/+/heartbeat", NODES, &["-q", "1"]);
+    assert!(found == expected, "{} of {NODES} after a restart", found.len());
+}
+
+#[test]
+fn after_kill_9_every_file_is_whole_and_a_new_subscriber_gets_what_the_files_say() {
+    if !installed("after_kill_9", "mosquitto_sub") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..3 {
+        let hub = Hub::start(dir.path());
+        let port = hub.mqtt.port();
+        std::thread::scope(|scope| {
+            let publishing = scope.spawn(|| {
+                publish(&hub, (0..).map(move |n| heartbeat(n % 50, n + round * 1_000_000)))
+            });
+            // Every topic has been written in this round, and more is under way.
+            let first = round * 1_000_000 + 50;
+            until("files under way", || (0..50).all(|n| beat(dir.path(), n) >= Some(first)));
+            kill_by_port(port, dir.path());
+            assert!(publishing.join().unwrap() > 0);
+        });
+        drop(hub);
+        for (topic, payload) in files(dir.path()) {
+            let whole = serde_json::from_slice::<serde_json::Value>(&payload);
+            assert!(whole.is_ok(), "{topic} is torn: {}", String::from_utf8_lossy(&payload));
+        }
+        let mut left = files(dir.path());
+        let hub = Hub::start(dir.path());
+        let mut found = subscribe(&hub, "mesh/#", left.len(), &["-q", "1"]);
+        // What the hub says of itself has changed with the restart.
+        assert!(left.remove("mesh/hub").is_some() && found.remove("mesh/hub").is_some());
+        assert!(found == left, "{} retained, {} files", found.len(), left.len());
+        assert!(!dir.path().join("tree/aside").exists(), "something was set aside");
+        hub.kill();
+    }
+}
+
+/// The number in the file of a node.
+fn beat(root: &Path, node: usize) -> Option<usize> {
+    let file = root.join(format!("tree/live/nodes/n{node}/heartbeat.json"));
+    let payload: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    payload["beat"].as_u64()?.try_into().ok()
+}
+
+/// `kill -9` from outside, while the hub is being used.
+fn kill_by_port(port: u16, root: &Path) {
+    let lock = std::fs::read_to_string(root.join("tree/.lock")).unwrap();
+    let pid: i32 = lock.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    until("the port to close", || std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+}

@@ -1,0 +1,18 @@
+//! `meshfs serve` as a process of its own, with real clients: what is left
+//! after `kill -9`, ten thousand topics, a hundred announcements, a zfs that hangs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends where it fails"
+)]
+#![allow(clippy::print_stderr, reason = "a skip is said")]
+
+#[path = "clients/announcements.rs"]
+mod announcements;
+#[path = "clients/hub.rs"]
+mod hub;
+#[path = "clients/retained.rs"]
+mod retained;
+
+use hub::Hub;
