@@ -11,6 +11,7 @@
 //! it is `.incomplete-<name>`, which the next take removes if it was left behind.
 
 mod file;
+mod listing;
 mod record;
 mod walk;
 

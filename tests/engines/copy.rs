@@ -58,6 +58,47 @@ async fn the_engine_is_accepted_on_btrfs_and_shares_blocks_there() {
     assert_ne!(copy.metadata().unwrap().ino(), source.metadata().unwrap().ino());
 }
 
+/// Copies a tree again and again while its files are replaced all the time.
+fn copy_while_files_are_replaced(root: &Path) {
+    let file = |n: u32| root.join(format!("live/app/{n}.raw"));
+    (0..1200).for_each(|n| tree::write(&file(n), b"first"));
+    let taken: Vec<_> = std::thread::scope(|scope| {
+        // Dropped when the copies are made, or when one could not be.
+        let (_copying, stop) = std::sync::mpsc::channel::<()>();
+        scope.spawn(move || {
+            let order = (0..1200).cycle().map(|n: u32| n * 7919 % 1200);
+            for n in order {
+                tree::write(&file(n), b"then");
+                if stop.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected) {
+                    return;
+                }
+            }
+        });
+        let engine = CopyEngine::new(root);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let take = |n| runtime.block_on(engine.take(request(&format!("c{n}"), "1")));
+        (0..5).map(|n| take(n).unwrap()).collect()
+    });
+    for taken in taken {
+        let copied = names(&Path::new(&taken.full).join("live/app"));
+        let missing = (0..1200).filter(|n| !copied.contains(&format!("{n}.raw"))).count();
+        assert_eq!(missing, 0, "in {}", taken.full);
+    }
+}
+
+#[test]
+fn a_file_that_is_replaced_while_the_tree_is_copied_is_never_missed() {
+    let scratch = tempfile::tempdir().unwrap();
+    copy_while_files_are_replaced(scratch.path());
+    let places = [
+        Place::tmpfs("files replaced in memory", 256),
+        Place::on_file("files replaced on btrfs", "btrfs", 512),
+    ];
+    for place in places.into_iter().flatten() {
+        copy_while_files_are_replaced(&place.root());
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_file_is_left_out() {
     let scratch = tempfile::tempdir().unwrap();

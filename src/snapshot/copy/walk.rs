@@ -4,8 +4,9 @@
 
 use super::super::SnapshotError;
 use super::file::{Copier, Way};
+use super::listing::Lister;
 use super::{SNAPSHOTS, record};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -60,8 +61,8 @@ pub(super) fn copy_tree(from: &Path, to: &Path, stop: &Stop) -> Result<Count, Sn
             .map_err(|error| SnapshotError::io("open", path, error))
     };
     let (source, target) = (open(from)?, open(to)?);
-    let mut walk =
-        Walk { source, target, stop, copier: Copier::default(), count: Count::default() };
+    let (lister, copier, count) = (Lister::new(), Copier::default(), Count::default());
+    let mut walk = Walk { source, target, stop, lister, copier, count };
     let mut waiting = vec![PathBuf::new()];
     while let Some(directory) = waiting.pop() {
         walk.copy_directory(&directory, &mut waiting)
@@ -80,6 +81,7 @@ struct Walk<'a> {
     source: OwnedFd,
     target: OwnedFd,
     stop: &'a Stop,
+    lister: Lister,
     copier: Copier,
     count: Count,
 }
@@ -93,16 +95,14 @@ impl Walk<'_> {
             other => other.map_err(|error| at(error.into()))?,
         };
         let target = open_below(self.target.as_fd(), path).map_err(|error| at(error.into()))?;
-        let entries = Dir::read_from(&source).map_err(|error| at(error.into()))?;
-        for entry in entries {
+        let names = self.lister.list(&source).map_err(at)?;
+        for (name, kind) in names {
             self.stop.ask().map_err(at)?;
-            let entry = entry.map_err(|error| at(error.into()))?;
-            let name = entry.file_name();
             let inside = path.join(OsStr::from_bytes(name.to_bytes()));
-            if matches!(name.to_bytes(), b"." | b"..") || is_left_out(&inside) {
+            if is_left_out(&inside) {
                 continue;
             }
-            match self.copy_entry(&source, &target, name, entry.file_type(), &inside) {
+            match self.copy_entry(&source, &target, &name, kind, &inside) {
                 Ok(true) => waiting.push(inside),
                 Ok(false) => {}
                 // Gone between the listing and now: it is not in the tree any more.
