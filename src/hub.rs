@@ -72,13 +72,11 @@ impl Hub {
     /// Whatever keeps it from doing its job: the tree is another hub's or cannot
     /// be read or written, a port is taken, the engine asked for does not fit.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let root = &config.root;
-        std::fs::create_dir_all(root)
-            .with_context(|| format!("could not make the root {}", root.display()))?;
         let kind = start::engine_kind(config.snapshot.engine);
         let dataset = config.snapshot.dataset.clone();
         // Before any file is touched: on a suspended pool that would hang.
-        let chosen = snapshot::choose(kind, root, dataset).await.context("no snapshot engine")?;
+        let chosen =
+            snapshot::choose(kind, &config.root, dataset).await.context("no snapshot engine")?;
         info!(engine = chosen.engine.name(), why = chosen.why, "snapshot engine chosen");
         Self::start_with(config, chosen.engine, chosen.why).await
     }

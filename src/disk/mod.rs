@@ -79,7 +79,7 @@ impl Disk {
         let (record, jobs) = mpsc::channel(RECORD_QUEUE);
         let (batches, asked) = mpsc::channel(SNAPSHOT_QUEUE);
         let pen = Pen::Ready(Box::new(journal));
-        let recorder = Recorder { publisher: publisher.clone(), jobs, pen };
+        let recorder = Recorder { publisher: publisher.clone(), jobs, pen, unwritten: Vec::new() };
         let snapshots = Snapshots {
             files: files.clone(),
             engine,

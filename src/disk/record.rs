@@ -1,9 +1,9 @@
 //! The journal's own task: writes lines in batches, then lets out what waited
 //! for them, so that nobody is told what is not on record.
 //!
-//! A disk that does not take a batch within [`WRITE_LIMIT`] costs the record its
-//! lines and nobody their answer: an announcement ends in its outcome even when
-//! the pool under the journal hangs.
+//! A disk that refuses a batch, or does not take it within [`WRITE_LIMIT`], costs
+//! nobody their answer: an announcement ends in its outcome even when the pool
+//! under the journal is full or hangs. The lines are kept and tried again.
 
 use super::files::chain;
 use crate::bus::{Publication, Publisher};
@@ -22,6 +22,10 @@ use tracing::{error, warn};
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// Lines in one write.
 const BATCH_MAX: usize = 256;
+/// Lines that are kept for a disk that refuses them; older ones are lost, and counted.
+const UNWRITTEN_MAX: usize = 10_000;
+/// How soon lines that were refused are tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Work for the journal.
 #[derive(Debug)]
@@ -35,24 +39,39 @@ pub(super) struct Recorder {
     pub(super) publisher: Arc<dyn Publisher>,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) pen: Pen,
+    /// Lines that the disk has not taken yet, oldest first.
+    pub(super) unwritten: Vec<JournalLine>,
 }
 
 /// The journal, or the write that still has it.
 pub(super) enum Pen {
     Ready(Box<Journal>),
-    Writing(JoinHandle<(Box<Journal>, io::Result<()>)>),
+    Writing(JoinHandle<Attempt>),
     Lost,
+}
+
+/// The journal given back, and what it could not write.
+pub(super) struct Attempt {
+    journal: Box<Journal>,
+    refused: Option<(io::Error, Vec<JournalLine>)>,
 }
 
 impl Recorder {
     pub(super) async fn run(mut self) {
         let mut jobs = Vec::with_capacity(BATCH_MAX);
-        while self.jobs.recv_many(&mut jobs, BATCH_MAX).await > 0 {
-            let lines = jobs.iter().filter_map(|job| match job {
+        loop {
+            let more = self.jobs.recv_many(&mut jobs, BATCH_MAX);
+            match tokio::time::timeout(RETRY, more).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(_) if self.unwritten.is_empty() => continue,
+                Err(_) => {}
+            }
+            self.unwritten.extend(jobs.iter().filter_map(|job| match job {
                 Job::Line(line, _) => Some(line.as_ref().clone()),
                 Job::Barrier(_) => None,
-            });
-            self.write(lines.collect()).await;
+            }));
+            self.write().await;
             for job in jobs.drain(..) {
                 match job {
                     Job::Line(line, then) => self.tell(&line, then).await,
@@ -61,48 +80,62 @@ impl Recorder {
                 }
             }
         }
+        if !self.unwritten.is_empty() {
+            error!(
+                lines = self.unwritten.len(),
+                "journal lines lost: the disk refused them to the end"
+            );
+        }
     }
 
-    async fn write(&mut self, lines: Vec<JournalLine>) {
-        if lines.is_empty() {
+    /// Writes what is unwritten, or keeps it for the next time.
+    async fn write(&mut self) {
+        if self.unwritten.is_empty() {
             return;
         }
-        let count = lines.len();
-        let mut writing = match std::mem::replace(&mut self.pen, Pen::Lost) {
-            Pen::Ready(mut journal) => tokio::task::spawn_blocking(move || {
-                let written = journal.append(&lines);
-                (journal, written)
-            }),
-            Pen::Writing(writing) if !writing.is_finished() => {
-                error!(lines = count, "journal lines lost: an earlier write still hangs");
-                self.pen = Pen::Writing(writing);
-                return;
+        let (mut writing, limit) = match std::mem::replace(&mut self.pen, Pen::Lost) {
+            Pen::Ready(mut journal) => {
+                let lines = std::mem::take(&mut self.unwritten);
+                let writing = tokio::task::spawn_blocking(move || {
+                    let refused = journal.append(&lines).err().map(|error| (error, lines));
+                    Attempt { journal, refused }
+                });
+                (writing, WRITE_LIMIT)
             }
-            Pen::Writing(writing) => {
-                // It came back; these lines are written with the next batch's pen.
-                if let Ok((journal, _)) = writing.await {
-                    self.pen = Pen::Ready(journal);
-                    return Box::pin(self.write(lines)).await;
-                }
-                return;
-            }
-            Pen::Lost => {
-                error!(lines = count, "journal lines lost: its writer has died");
-                return;
-            }
+            // It has been waited for once: nobody's answer is held up for it again.
+            Pen::Writing(writing) => (writing, Duration::ZERO),
+            Pen::Lost => return self.forget("journal lines lost: its writer has died", 0),
         };
-        match tokio::time::timeout(WRITE_LIMIT, &mut writing).await {
-            Ok(Ok((journal, written))) => {
+        match tokio::time::timeout(limit, &mut writing).await {
+            Ok(Ok(Attempt { journal, refused })) => {
                 self.pen = Pen::Ready(journal);
-                if let Err(error) = written {
-                    error!(error = chain(&error), lines = count, "journal lines not written");
+                if let Some((error, lines)) = refused {
+                    error!(
+                        error = chain(&error),
+                        lines = lines.len(),
+                        "journal not written, trying again"
+                    );
+                    self.unwritten.splice(..0, lines);
+                    self.forget("journal lines lost: too many wait for the disk", UNWRITTEN_MAX);
                 }
             }
             Ok(Err(died)) => error!(error = chain(&died), "journal writer died"),
             Err(_) => {
-                error!(lines = count, limit = ?WRITE_LIMIT, "journal not written in time");
+                if !limit.is_zero() {
+                    error!(?limit, "journal not written in time");
+                }
                 self.pen = Pen::Writing(writing);
+                self.forget("journal lines lost: too many wait for the disk", UNWRITTEN_MAX);
             }
+        }
+    }
+
+    /// Keeps the newest lines only.
+    fn forget(&mut self, why: &str, keep: usize) {
+        let lost = self.unwritten.len().saturating_sub(keep);
+        if lost > 0 {
+            self.unwritten.drain(..lost);
+            error!(lines = lost, why, "journal lines lost");
         }
     }
 
@@ -127,4 +160,49 @@ impl Recorder {
 pub(super) fn publication(telling: Telling) -> Publication {
     let Telling { topic, payload, retain, correlation } = telling;
     Publication { correlation, ..Publication::hub(topic, payload, retain) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::FakePublisher;
+    use crate::message::Entry;
+    use crate::message::contract::topics;
+
+    fn line(count: u64) -> Job {
+        let time = "2026-06-16T14:19:07Z".parse().unwrap();
+        let line = Box::new(JournalLine { time, entry: Entry::Refusals { count } });
+        let topic = topics::hub();
+        let then =
+            Telling { topic, payload: count.to_string().into(), retain: true, correlation: None };
+        Job::Line(line, Some(then))
+    }
+
+    #[tokio::test]
+    async fn what_a_disk_refuses_is_told_all_the_same_and_written_when_it_takes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        // A folder stands where the day's file belongs: every write is refused.
+        let day = dir.path().join("journal/2026-06-16.jsonl");
+        std::fs::create_dir(&day).unwrap();
+        let publisher = Arc::new(FakePublisher::default());
+        let (send, jobs) = mpsc::channel(16);
+        let pen = Pen::Ready(Box::new(journal));
+        let recorder = Recorder { publisher: publisher.clone(), jobs, pen, unwritten: Vec::new() };
+        let running = tokio::spawn(recorder.run());
+        send.send(line(1)).await.unwrap();
+        let mut told = publisher.next().await;
+        while told.len() < 2 {
+            told.extend(publisher.next().await);
+        }
+        assert_eq!((told[0].topic.as_str(), &told[1].payload[..]), ("mesh/events", &b"1"[..]));
+
+        std::fs::remove_dir(&day).unwrap();
+        send.send(line(2)).await.unwrap();
+        drop(send);
+        running.await.unwrap();
+        let text = std::fs::read_to_string(&day).unwrap();
+        let counts: Vec<_> = text.lines().map(|l| l.split("count\":").nth(1).unwrap()).collect();
+        assert_eq!(counts, ["1}", "2}"]);
+    }
 }

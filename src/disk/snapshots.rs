@@ -8,12 +8,15 @@ use crate::clock::Clock;
 use crate::mesh::{Asked, Batch, Effect, conclude, state, telling};
 use crate::message::contract::topics;
 use crate::message::{Explained, Outcome, SnapshotRecord, SnapshotRef, State, Timings};
-use crate::snapshot::{Engine, Labels, Request, SnapshotError, Taken};
+use crate::snapshot::{Engine, Labels, Request, Taken};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
+
+/// How long the files may take before the engine is asked whether it is well.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 pub(super) struct Snapshots {
     pub(super) files: Files,
@@ -84,9 +87,21 @@ impl Snapshots {
 
     async fn take(&self, batch: &Batch, last: Instant) -> Ended {
         let began = Instant::now();
-        if tokio::time::timeout_at(last, self.persisted()).await.is_err() {
-            let result = Err(self.deadline_passed());
-            return Ended { result, persist: began.elapsed(), snapshot: Duration::ZERO };
+        // A pool that is suspended hangs the files; the engine can tell why.
+        let diagnosis = async {
+            tokio::time::sleep(PATIENCE).await;
+            self.engine.check().await
+        };
+        let hopeless = tokio::select! {
+            biased;
+            persisted = tokio::time::timeout_at(last, self.persisted()) => {
+                persisted.err().map(|_| self.deadline_passed())
+            }
+            Err(failure) = diagnosis => Some(chain(&failure)),
+        };
+        if let Some(why) = hopeless {
+            error!(snapshot = %batch.name, why, "snapshot not begun");
+            return Ended { result: Err(why), persist: began.elapsed(), snapshot: Duration::ZERO };
         }
         let persist = began.elapsed();
         for (asked, _) in &batch.asked {
@@ -106,7 +121,7 @@ impl Snapshots {
             }
             Ok(Err(failure)) => {
                 error!(snapshot = %batch.name, error = chain(&failure), "snapshot not taken");
-                Err(why(&failure))
+                Err(chain(&failure))
             }
             Err(_) => {
                 error!(snapshot = %batch.name, "snapshot not taken in time");
@@ -212,10 +227,6 @@ fn record(
         taken_at,
         announcements: batch.asked.iter().map(explained).collect(),
     }
-}
-
-fn why(failure: &SnapshotError) -> String {
-    chain(failure)
 }
 
 fn millis(duration: Duration) -> u64 {

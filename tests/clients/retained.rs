@@ -2,7 +2,7 @@
 
 use super::Hub;
 use super::hub::{LIMIT, files, installed, until};
-use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, Packet, QoS};
+use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -22,18 +22,23 @@ fn publish(hub: &Hub, messages: impl Iterator<Item = (String, String)> + Send + 
                 }
                 sent += 1;
             }
-            let _ = client.disconnect().await;
-            sent
+            (client, sent)
         });
-        let mut acknowledged = 0;
-        loop {
+        let (mut acknowledged, mut sent) = (0, usize::MAX);
+        let mut sending = Some(sending);
+        let mut client = None; // kept: without it the event loop ends
+        while acknowledged < sent {
             match events.poll().await {
                 Ok(Event::Incoming(Packet::PubAck(_))) => acknowledged += 1,
-                Ok(Event::Outgoing(Outgoing::Disconnect)) if sending.is_finished() => {}
                 Ok(_) => {}
-                Err(_) => break, // asked to disconnect, or the hub was killed
+                Err(_) => break, // the hub was killed
+            }
+            if let Some(done) = sending.take_if(|sending| sending.is_finished()) {
+                let (kept, count) = done.await.unwrap();
+                (client, sent) = (Some(kept), count);
             }
         }
+        drop(client);
         acknowledged
     })
 }
