@@ -49,8 +49,8 @@ pub struct Outcome {
     pub confirmed_at: Option<Timestamp>,
     /// Where the time went.
     pub timings_ms: Timings,
-    /// Who answered the capture request; empty without `flush`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Who answered the capture request; only with `flush`.
+    #[serde(default)]
     pub capture: Option<CaptureSummary>,
     /// Why it failed.
     pub error: Option<String>,
