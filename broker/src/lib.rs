@@ -2,10 +2,10 @@
 //! messages live.
 //!
 //! The way of a message: `listener` lets a connection in, `session::connect` finds out who it is
-//! and attaches it to its session, `session::connection` reads batches and splits them with
-//! `codec`, `fanout` finds takers through `routes` in the `subscriptions` tree, asks the
-//! host ([`Admission`]), stores ([`RetainedStore`]), encodes runs into `chunk`s and puts them into the sessions'
-//! queues, and `session::deliver` writes them.
+//! and attaches it to its session, `session::connection` reads batches and `session::batch` splits
+//! them with `codec`; `fanout` finds takers through `routes` in the `subscriptions` tree, asks the
+//! host ([`Admission`]), stores ([`RetainedStore`]), encodes runs into `chunk`s and puts these into
+//! the sessions' queues; `session::deliver` writes them.
 //!
 //! What always holds:
 //! - Retained messages are admitted, stored and queued in one order that all subscribers see; a
