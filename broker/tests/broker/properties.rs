@@ -88,7 +88,7 @@ fn a_retained_message_ages_by_the_clock_and_not_by_its_readers() {
 }
 
 #[test]
-fn an_expiry_of_zero_still_reaches_those_who_are_there() {
+fn a_subscriber_is_told_how_long_a_message_keeps_its_value() {
     let server = Server::start();
     let mut client = server.plain(Version::V5, "client");
     client.subscribe_all(&[("t", 1), ("end", 1)], &[]);
