@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, time::Instant};
 
 use crate::{
     api::{Admission, Authority, Identity, QoS, Refusal, RefusalReason},
-    codec::publish::Publish,
+    codec::{Reason, publish::Publish},
     fanout::{Turn, Verdict},
     housekeeping::keep_house,
     listener::{accept, listen},
@@ -90,8 +90,9 @@ impl Broker {
     }
 
     /// Publishes a message of the host: through admission like everybody's, then stored if it is
-    /// retained, and delivered. Waits while a live subscriber's queue is full, and until the
-    /// message may be acknowledged.
+    /// retained, and delivered. Waits while a live subscriber's queue is full, but no longer than
+    /// [`Limits::host_patience`](crate::Limits::host_patience) for each, and until the message may
+    /// be acknowledged.
     ///
     /// # Errors
     /// When the topic or the properties are malformed, or admission refuses the message.
@@ -121,7 +122,11 @@ impl Broker {
             (verdict, std::mem::take(&mut host.full))
         };
         for session in full {
-            wait_for_room(shared, &session).await;
+            let patience = shared.limits.host_patience;
+            if tokio::time::timeout(patience, wait_for_room(shared, &session)).await.is_err() {
+                tracing::warn!(client_id = %session.id, "reads too slowly for the host, disconnected");
+                session.end_present(Reason::Quota);
+            }
         }
         match verdict {
             Ok(Verdict::Accepted) => Ok(()),

@@ -50,6 +50,9 @@ pub struct Limits {
     /// A client that has taken less than 4 KiB for so long while its queue is full no longer
     /// slows its publishers down: it loses QoS 0 messages instead.
     pub stall_grace: Duration,
+    /// How long one message of the host waits for a live subscriber whose queue is full; then that
+    /// subscriber is disconnected, so that no reader, however slow, can hold the host up.
+    pub host_patience: Duration,
     /// Longest life of a session without a connection; clients that ask for more get this.
     pub session_expiry_max: Duration,
     /// Longest keep-alive of a version 5 client, in seconds; those that ask for more or none are
@@ -75,6 +78,7 @@ impl Default for Limits {
             handshake_limit: Duration::from_secs(10),
             stuck_limit: Duration::from_secs(10),
             stall_grace: Duration::from_secs(1),
+            host_patience: Duration::from_secs(1),
             session_expiry_max: Duration::from_secs(7 * 24 * 3600),
             keep_alive_max_s: 0,
             topic_alias_max: 16,

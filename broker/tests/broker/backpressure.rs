@@ -205,13 +205,39 @@ fn the_host_waits_for_a_slow_reader_instead_of_losing_messages() {
     });
     let mut reader = server.plain(Version::V5, "reader");
     reader.subscribe("t", 1);
+    let publishing = host_publishes(&server, 3_000, 0);
+    for number in 0..3_000_u32 {
+        assert_eq!(reader.message().text(), number.to_string());
+    }
+    server.runtime().block_on(publishing).unwrap();
+    assert_eq!(server.stats().dropped, 0);
+}
+
+#[test]
+fn a_reader_that_holds_the_host_up_has_to_go() {
+    let server = Server::limited(|limits| {
+        limits.queue_max_messages = 50;
+        limits.stall_grace = Duration::from_secs(600);
+        limits.stuck_limit = Duration::from_secs(600);
+        limits.host_patience = Duration::from_millis(100);
+    });
+    // By the other rules it has ten minutes; it reads nothing at all.
+    let mut slow = server.plain(Version::V5, "slow");
+    slow.subscribe("t", 1);
+    let publishing = host_publishes(&server, 3_000, 10_000);
+    server.runtime().block_on(publishing).unwrap();
+    wait_until("the slow reader is gone", || server.stats().connections == 0);
+}
+
+/// The host publishes numbers to `t`, each followed by so many bytes.
+fn host_publishes(server: &Server, count: u32, padding: usize) -> tokio::task::JoinHandle<()> {
     let broker = server.broker().clone();
     let by = Arc::new(Identity { client_id: "hub".into(), user: None, address: None });
-    let publishing = server.runtime().spawn(async move {
-        for number in 0..3_000_u32 {
+    server.runtime().spawn(async move {
+        for number in 0..count {
             let message = Outgoing {
                 topic: "t".into(),
-                payload: number.to_string().into(),
+                payload: format!("{number}{}", "x".repeat(padding)).into(),
                 qos: QoS::AtLeastOnce,
                 retain: false,
                 properties: bytes::Bytes::new(),
@@ -219,10 +245,5 @@ fn the_host_waits_for_a_slow_reader_instead_of_losing_messages() {
             };
             broker.publish(&by, message).await.expect("is accepted");
         }
-    });
-    for number in 0..3_000_u32 {
-        assert_eq!(reader.message().text(), number.to_string());
-    }
-    server.runtime().block_on(publishing).unwrap();
-    assert_eq!(server.stats().dropped, 0);
+    })
 }
