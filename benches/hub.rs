@@ -88,7 +88,12 @@ fn announcements(root: &Path) {
 fn connect(hub: SocketAddr, id: &str) -> (AsyncClient, EventLoop) {
     let mut options = MqttOptions::new(id, "127.0.0.1", hub.port());
     options.set_inflight(500).set_keep_alive(Duration::from_secs(60));
-    AsyncClient::new(options, 1000)
+    let (client, mut events) = AsyncClient::new(options, 1000);
+    // Else the client's own system holds small packets back for 40 ms (RFC 896 and delayed ACKs).
+    let mut network = rumqttc::NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    events.set_network_options(network);
+    (client, events)
 }
 
 async fn wait(events: &mut EventLoop, so: impl Fn(&Packet) -> bool) {
