@@ -168,3 +168,74 @@ fn kind(malformed: &Malformed) -> RefusalKind {
         _ => RefusalKind::Payload,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Door as Way;
+    use bytes::Bytes;
+
+    fn arrival(topic: &str, payload: &'static str, inside: bool) -> Arrival {
+        Arrival {
+            by: By::new(if inside { Way::Hub } else { Way::Mqtt }, "x"),
+            inside,
+            topic: topic.into(),
+            payload: Bytes::from_static(payload.as_bytes()),
+            qos: 1,
+            retain: false,
+            retained: false,
+            content_type: None,
+            user_properties: Vec::new(),
+            response_topic: None,
+            correlation: None,
+            expires_at: None,
+            received_at: jiff::Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn refused(arrival: Arrival) -> Option<RefusalKind> {
+        let door = HubDoor { inbox: Arc::default() };
+        let admitted = door.admit(arrival);
+        let pushed = door.inbox.take_now();
+        let told = matches!(pushed[..], [Event::Refused { .. }]);
+        assert_eq!((pushed.len(), told), (1, admitted.is_err()), "each arrival is one event");
+        admitted.err().map(|refusal| refusal.kind)
+    }
+
+    #[test]
+    fn what_only_the_hub_publishes_is_refused_from_outside_whatever_the_authority_said() {
+        let hub = Some(RefusalKind::NotAuthorized);
+        for topic in ["mesh/hub", "mesh/events", "mesh/announce/a", "mesh/nodes/n/verdict"] {
+            assert_eq!(refused(arrival(topic, "{}", false)), hub, "{topic}");
+        }
+        assert_eq!(refused(arrival("mesh/hub", "{}", true)), None);
+    }
+
+    #[test]
+    fn what_cannot_be_kept_beside_a_file_is_refused() {
+        let large = |bytes: usize| Arrival {
+            retained: true,
+            user_properties: vec![("k".into(), "v".repeat(bytes))],
+            ..arrival("mesh/app/x", "{}", false)
+        };
+        assert_eq!(refused(large(1_900)), None);
+        assert_eq!(refused(large(2_100)), Some(RefusalKind::Quota));
+        let passing = Arrival { retained: false, ..large(2_100) };
+        assert_eq!(refused(passing), None, "it is not kept");
+        let long = format!("mesh/app/{}", "x".repeat(300));
+        let kept = Arrival { retained: true, ..arrival(&long, "{}", false) };
+        assert_eq!(refused(kept), Some(RefusalKind::Topic));
+    }
+
+    #[test]
+    fn only_filters_that_can_match_something_may_be_subscribed() {
+        let door = HubDoor { inbox: Arc::default() };
+        let by = By::new(Way::Mqtt, "x");
+        for filter in ["#", "mesh/#", "+/nodes/#", "mesh/hub"] {
+            assert!(door.may_subscribe(&by, filter), "{filter}");
+        }
+        for filter in ["$SYS/#", "other/#", "meshes/#", ""] {
+            assert!(!door.may_subscribe(&by, filter), "{filter}");
+        }
+    }
+}

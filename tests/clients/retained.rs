@@ -100,6 +100,22 @@ fn ten_thousand_heartbeats_are_ten_thousand_files_and_all_delivered_again_and_ag
 }
 
 #[test]
+fn a_snapshot_waits_for_every_file_that_was_accepted_before_it() {
+    const NODES: usize = 3000;
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(dir.path());
+    assert_eq!(publish(&hub, (0..NODES).map(|n| heartbeat(n, n))), NODES);
+    let (status, outcome) = hub.request("POST", "/v1/announcements", "right behind them");
+    assert_eq!(status, 201, "{outcome}");
+    let outcome: meshfs::message::Outcome = serde_json::from_str(&outcome).unwrap();
+    let copy = std::path::PathBuf::from(outcome.snapshot.unwrap().full);
+    for (n, expected) in (0..NODES).map(|n| (n, heartbeat(n, n).1)) {
+        let file = copy.join(format!("live/nodes/n{n}/heartbeat.json"));
+        assert_eq!(std::fs::read_to_string(file).ok().as_ref(), Some(&expected), "n{n}");
+    }
+}
+
+#[test]
 fn after_kill_9_every_file_is_whole_and_a_new_subscriber_gets_what_the_files_say() {
     if !installed("after_kill_9", "mosquitto_sub") {
         return;
