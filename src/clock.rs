@@ -42,6 +42,58 @@ pub fn to_millis(at: jiff::Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at)
 }
 
+/// Times on the wire, always with three digits of a second, so that they also
+/// sort as text: `#[serde(with = "crate::clock::millis")]`.
+pub mod millis {
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes RFC 3339 with milliseconds.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{at:.3}"))
+    }
+
+    /// Reads any RFC 3339.
+    ///
+    /// # Errors
+    /// The text is no time.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        Timestamp::deserialize(from)
+    }
+
+    /// The same for a time that may be absent.
+    pub mod option {
+        use super::{Deserialize, Deserializer, Serializer, Timestamp};
+
+        /// Writes null for none.
+        ///
+        /// # Errors
+        /// Those of the serializer.
+        pub fn serialize<S: Serializer>(
+            at: &Option<Timestamp>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match at {
+                Some(at) => super::serialize(at, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        /// Reads null as none.
+        ///
+        /// # Errors
+        /// The text is no time.
+        pub fn deserialize<'de, D: Deserializer<'de>>(
+            from: D,
+        ) -> Result<Option<Timestamp>, D::Error> {
+            Option::<Timestamp>::deserialize(from)
+        }
+    }
+}
+
 /// A clock that stands still until told to move.
 #[cfg(any(test, feature = "fakes"))]
 #[derive(Debug)]

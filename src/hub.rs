@@ -93,15 +93,10 @@ impl Hub {
         let clock = Arc::new(SystemClock::start());
         let now = clock.now();
         let root = config.root.clone();
-        start::make_tree(&root)?;
-        let lock = start::lock(&root)?;
+        let base = start::make_tree(&root)?;
+        let lock = start::lock(&root, &base)?;
         let store = Store::open(&root, now.wall)?;
-        store.probe().with_context(|| {
-            format!(
-                "{} takes no file with an extended attribute (on ZFS: zfs set xattr=sa)",
-                root.display()
-            )
-        })?;
+        store.probe().with_context(|| start::unwritable(&root))?;
         let journal = Journal::open(&root).context("could not open the journal")?;
         let past = start::recall(&store, &journal, now)?;
 
@@ -173,31 +168,42 @@ impl Hub {
                 }
             }
         };
-        if tokio::time::timeout(SHUTDOWN_LIMIT, self.shut_down()).await.is_err() {
+        let lost = tokio::time::timeout(SHUTDOWN_LIMIT, self.shut_down()).await;
+        if lost.is_err() {
             warn!(limit = ?SHUTDOWN_LIMIT, "shutdown not finished in time; what was accepted is in the journal");
         }
         anyhow::ensure!(!died, "a task of the hub died; the log says which");
+        let lost = lost.unwrap_or(0);
+        anyhow::ensure!(
+            lost == 0,
+            "{lost} retained messages could not be written before the end; the log names them"
+        );
         Ok(())
     }
 
     /// The order: no new work, the state of the hub said, what is queued done, the rest closed.
-    async fn shut_down(&mut self) {
+    /// Gives how many retained messages the disk refused to the end.
+    async fn shut_down(&mut self) -> usize {
         info!("shutting down");
         self.http.stop(GOODBYE_LIMIT).await;
         // The decider says on the bus that the hub leaves, so the bus ends after it.
         let _ = self.stop.send(true);
-        match (&mut self.decider).await {
+        let lost = match (&mut self.decider).await {
             Ok((disk, bridge)) => {
                 bridge.shutdown(GOODBYE_LIMIT).await;
-                self.disk.end(disk).await;
+                self.disk.end(disk).await
             }
-            Err(error) => error!(%error, "the deciding task died"),
-        }
+            Err(error) => {
+                error!(%error, "the deciding task died");
+                0
+            }
+        };
         self.bus.shutdown(GOODBYE_LIMIT).await;
         if let Some(house) = self.house.take() {
             house.shutdown(GOODBYE_LIMIT).await;
         }
         info!("stopped");
+        lost
     }
 }
 
@@ -347,11 +353,7 @@ async fn start_house(config: &Config) -> anyhow::Result<Option<House>> {
 }
 
 fn in_use(key: &str, listen: SocketAddr) -> String {
-    format!(
-        "could not listen on {key} = {listen}; another port: MESHFS__{}={}:0",
-        variable(key),
-        listen.ip()
-    )
+    format!("{key} = {listen} (MESHFS__{}={}:0 takes any free port)", variable(key), listen.ip())
 }
 
 fn variable(key: &str) -> String {

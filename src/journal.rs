@@ -4,10 +4,10 @@
 //! line end before the next one is written, and skipped when read back.
 
 use crate::message::{Entry, JournalLine};
-use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
@@ -59,43 +59,32 @@ impl Journal {
     }
 
     fn file(&mut self, date: &str) -> io::Result<&mut File> {
+        let path = self.path(date);
         let file = match self.today.take() {
-            Some((day, file)) if day == date => file,
-            _ => self.open_day(date)?,
+            Some((day, file)) if day == date && is_still(&file, &path) => file,
+            _ => open_day(&path)?,
         };
         Ok(&mut self.today.insert((date.to_owned(), file)).1)
     }
 
-    fn open_day(&self, date: &str) -> io::Result<File> {
-        let flags =
-            OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let path = self.folder.join(format!("{date}.jsonl"));
-        let mut file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?);
-        if file.seek(SeekFrom::End(0))? > 0 {
-            file.seek(SeekFrom::End(-1))?;
-            let mut last = [0];
-            file.read_exact(&mut last)?;
-            if last != *b"\n" {
-                file.write_all(b"\n")?;
-            }
-        }
-        Ok(file)
+    fn path(&self, date: &str) -> PathBuf {
+        self.folder.join(format!("{date}.jsonl"))
     }
 
-    /// What was journalled on the day of `now` and the day before, oldest first.
+    /// What was journalled on the last two days that have a file, oldest first.
     ///
     /// # Errors
-    /// A file is there and cannot be read.
-    pub fn recall(&self, now: Timestamp) -> io::Result<Vec<Entry>> {
-        let yesterday = now - jiff::SignedDuration::from_hours(24);
+    /// A file is there and cannot be read; the error names it.
+    pub fn recall(&self) -> io::Result<Vec<Entry>> {
+        let mut days = Vec::new();
+        for entry in std::fs::read_dir(&self.folder)? {
+            days.push(entry?.path());
+        }
+        days.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+        days.sort();
         let mut entries = Vec::new();
-        for day in [yesterday, now] {
-            let path = self.folder.join(day.strftime("%Y-%m-%d.jsonl").to_string());
-            let mut file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
+        for path in days.iter().rev().take(2).rev() {
+            let mut file = open(path, OFlags::RDONLY).map_err(|error| named(path, &error))?;
             let length = file.seek(SeekFrom::End(0))?;
             file.seek(SeekFrom::Start(length.saturating_sub(RECALL_MAX_BYTES)))?;
             let mut text = Vec::new();
@@ -113,6 +102,41 @@ impl Journal {
         }
         Ok(entries)
     }
+}
+
+/// Opens a file of the journal: an ordinary one, by no link, and never waiting for anybody.
+fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file; move it away"));
+    }
+    Ok(file)
+}
+
+/// Opens a day's file to write, closing a line that a crash cut short.
+fn open_day(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
+    let mut file = open(path, flags).map_err(|error| named(path, &error))?;
+    if file.seek(SeekFrom::End(0))? > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        let mut last = [0];
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+    }
+    Ok(file)
+}
+
+/// Whether the path still leads to the open file: somebody may have moved or removed it.
+fn is_still(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(there)) = (file.metadata(), path.symlink_metadata()) else { return false };
+    (open.dev(), open.ino()) == (there.dev(), there.ino())
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -135,7 +159,7 @@ mod tests {
         journal.append(&lines).unwrap();
         journal.append(&[line("2026-06-16T10:00:00Z", 3)]).unwrap();
         assert!(dir.path().join("journal/2026-06-14.jsonl").exists());
-        let recalled = journal.recall("2026-06-16T12:00:00Z".parse().unwrap()).unwrap();
+        let recalled = journal.recall().unwrap();
         let expected: Vec<_> = (1..=3).map(|count| Entry::Refusals { count }).collect();
         assert_eq!(recalled, expected);
     }
@@ -150,7 +174,33 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let mut journal = Journal::open(dir.path()).unwrap();
         journal.append(&[line("2026-06-16T00:00:02Z", 2)]).unwrap();
-        let recalled = journal.recall("2026-06-16T12:00:00Z".parse().unwrap()).unwrap();
+        let recalled = journal.recall().unwrap();
         assert_eq!(recalled, [Entry::Refusals { count: 1 }, Entry::Refusals { count: 2 }]);
+    }
+
+    #[test]
+    fn a_file_that_is_moved_away_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let day = dir.path().join("journal/2026-06-16.jsonl");
+        let mut journal = Journal::open(dir.path()).unwrap();
+        journal.append(&[line("2026-06-16T00:00:00Z", 1)]).unwrap();
+        std::fs::rename(&day, dir.path().join("journal/kept")).unwrap();
+        journal.append(&[line("2026-06-16T00:00:01Z", 2)]).unwrap();
+        assert_eq!(journal.recall().unwrap(), [Entry::Refusals { count: 2 }]);
+    }
+
+    #[test]
+    fn what_is_no_ordinary_file_is_named_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path()).unwrap();
+        let day = dir.path().join("journal/2026-06-16.jsonl");
+        std::os::unix::fs::symlink("/etc/hostname", &day).unwrap();
+        assert!(journal.recall().unwrap_err().to_string().contains("2026-06-16.jsonl"));
+        assert!(journal.append(&[line("2026-06-16T00:00:00Z", 1)]).is_err());
+        std::fs::remove_file(&day).unwrap();
+        let fifo = rustix::fs::FileType::Fifo;
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &day, fifo, mode, 0).unwrap();
+        assert!(journal.recall().unwrap_err().to_string().contains("regular"));
     }
 }

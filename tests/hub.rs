@@ -427,6 +427,44 @@ async fn a_second_hub_on_the_same_tree_is_refused_and_told_whose_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn links_in_the_tree_are_refused_and_what_they_lead_to_is_left_alone() {
+    let outside = tempfile::tempdir().unwrap();
+    let precious = outside.path().join("precious");
+    for name in [".lock", "live", "journal", "queue"] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(&precious, "precious").unwrap();
+        let target = if name == ".lock" { precious.as_path() } else { outside.path() };
+        std::os::unix::fs::symlink(target, dir.path().join(name)).unwrap();
+        let hub =
+            Hub::start_with(config(dir.path(), &[]), Arc::new(FakeEngine::new()), String::new());
+        let error = format!("{:#}", hub.await.unwrap_err());
+        assert!(error.contains(name), "{error}");
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_disk_refuses_is_said_and_counted_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut hub = start(dir.path(), &[]).await;
+    let mut node = Client::connect(&hub, "n").await;
+    // A file stands where the writer makes its new files.
+    fs::remove_dir_all(dir.path().join(".tmp")).unwrap();
+    fs::write(dir.path().join(".tmp"), "").unwrap();
+    node.subscribe("mesh/hub").await;
+    node.publish("mesh/app/kept", true, "x").await;
+    let troubled = |message: &Publish| {
+        let said: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+        said["trouble"].as_str().is_some_and(|trouble| trouble.contains("kept"))
+    };
+    while !troubled(&node.message().await) {}
+    drop(hub.stop.take());
+    let error = within("the hub to stop", hub.task).await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("could not be written before the end"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_is_named_with_its_key() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();

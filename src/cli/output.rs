@@ -32,7 +32,9 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 
 /// Text that came over the network, with nothing in it that a terminal obeys.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+    // Also what would show a text in another order than it has, or hide a part of it.
+    let unseen = |c: char| matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}');
+    text.chars().map(|c| if c.is_control() || unseen(c) { '\u{FFFD}' } else { c }).collect()
 }
 
 /// How long ago, as a person says it.

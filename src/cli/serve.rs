@@ -46,7 +46,13 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let root = config.root.clone();
-    let hub = Hub::start(config).await?;
+    // A start can hang on a dead disk: it must not keep the process from being stopped.
+    let starting = tokio::spawn(Hub::start(config));
+    let hub = tokio::select! {
+        started = starting => started??,
+        _ = terminate.recv() => anyhow::bail!("stopped before it had started"),
+        _ = interrupt.recv() => anyhow::bail!("stopped before it had started"),
+    };
     if json {
         let line = serde_json::to_string(hub.addresses())?;
         output::print(&line).map_err(|failure| anyhow::anyhow!(failure.message))?;

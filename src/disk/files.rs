@@ -58,7 +58,7 @@ impl Files {
     pub(super) fn start(
         store: Store,
         aside: mpsc::Sender<Aside>,
-    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+    ) -> std::io::Result<(Self, std::thread::JoinHandle<usize>)> {
         let shared = Arc::new(Shared { pending: Mutex::default(), work: Condvar::new() });
         let (tell, progress) = watch::channel(Progress::default());
         let files = Self { shared: shared.clone(), progress };
@@ -111,7 +111,8 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(self) {
+    /// Writes until there is no more; gives how many changes the disk refused to the end.
+    fn run(self) -> usize {
         while let Some((changes, upto)) = self.next() {
             let refused = self.write(changes);
             let trouble = refused.as_ref().map(|(_, why)| Arc::from(why.as_str()));
@@ -128,12 +129,13 @@ impl Writer {
                 }
             });
             if let Some((refused, _)) = refused {
-                if self.put_back(refused) {
-                    return; // asked to end, and the disk does not take the rest
+                if let Some(lost) = self.put_back(refused) {
+                    return lost;
                 }
                 std::thread::sleep(RETRY);
             }
         }
+        0
     }
 
     /// Waits for work; `None` when there is none and there will be none.
@@ -174,13 +176,20 @@ impl Writer {
         why.map(|why| (refused, why))
     }
 
-    /// Puts changes back unless newer ones have come; true if the writer is to end.
-    fn put_back(&self, refused: HashMap<Topic, Change>) -> bool {
+    /// Puts changes back unless newer ones have come. If the writer is to end they are lost,
+    /// which is said.
+    fn put_back(&self, refused: HashMap<Topic, Change>) -> Option<usize> {
         let mut pending = lock(&self.shared.pending);
         for (topic, change) in refused {
             pending.changes.entry(topic).or_insert(change);
         }
-        pending.closed
+        if !pending.closed {
+            return None;
+        }
+        for topic in pending.changes.keys() {
+            error!(%topic, "retained message lost: it could not be written before the end");
+        }
+        Some(pending.changes.len())
     }
 }
 

@@ -19,7 +19,7 @@ use files::Files;
 use record::{Job, Pen, Recorder};
 use snapshots::Snapshots;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::error;
 
@@ -36,12 +36,13 @@ pub struct Disk {
     files: Files,
     record: mpsc::Sender<Job>,
     batches: mpsc::Sender<Batch>,
+    journal: watch::Receiver<Option<Arc<str>>>,
 }
 
 /// What has to end when the hub does.
 #[derive(Debug)]
 pub struct DiskTasks {
-    writer: Option<std::thread::JoinHandle<()>>,
+    writer: Option<std::thread::JoinHandle<usize>>,
     recorder: JoinHandle<()>,
     snapshots: JoinHandle<()>,
 }
@@ -78,8 +79,10 @@ impl Disk {
         let (files, writer) = Files::start(store, tell_aside)?;
         let (record, jobs) = mpsc::channel(RECORD_QUEUE);
         let (batches, asked) = mpsc::channel(SNAPSHOT_QUEUE);
+        let (trouble, journal_trouble) = watch::channel(None);
         let pen = Pen::Ready(Box::new(journal));
-        let recorder = Recorder { publisher: publisher.clone(), jobs, pen, unwritten: Vec::new() };
+        let recorder =
+            Recorder { publisher: publisher.clone(), jobs, pen, unwritten: Vec::new(), trouble };
         let snapshots = Snapshots {
             files: files.clone(),
             engine,
@@ -93,7 +96,7 @@ impl Disk {
             recorder: tokio::spawn(recorder.run()),
             snapshots: tokio::spawn(snapshots.run()),
         };
-        Ok((Self { files, record, batches }, tasks, aside))
+        Ok((Self { files, record, batches, journal: journal_trouble }, tasks, aside))
     }
 
     /// Does what is the disk's to do and gives back what is not. Waits only for
@@ -120,24 +123,28 @@ impl Disk {
     /// What the disk refuses at the moment, for `mesh/hub` and `/readyz`.
     #[must_use]
     pub fn trouble(&self) -> Option<Arc<str>> {
-        self.files.trouble()
+        self.files.trouble().or_else(|| self.journal.borrow().clone())
     }
 }
 
 impl DiskTasks {
     /// Ends the worker: the snapshot under way is waited for, then what is
-    /// pending is written. The caller limits the time.
-    pub async fn end(&mut self, disk: Disk) {
-        let Disk { files, record, batches } = disk;
+    /// pending is written. The caller limits the time. Gives how many retained
+    /// messages could not be written.
+    pub async fn end(&mut self, disk: Disk) -> usize {
+        let Disk { files, record, batches, .. } = disk;
         drop(batches);
         ended("snapshots", (&mut self.snapshots).await);
         drop(record);
         ended("journal", (&mut self.recorder).await);
         files.close();
-        let Some(writer) = self.writer.take() else { return };
-        let writer = tokio::task::spawn_blocking(move || writer.join());
-        if !matches!(writer.await, Ok(Ok(()))) {
-            error!(task = "files", "a task of the disk died");
+        let Some(writer) = self.writer.take() else { return 0 };
+        match tokio::task::spawn_blocking(move || writer.join()).await {
+            Ok(Ok(lost)) => lost,
+            _ => {
+                error!(task = "files", "a task of the disk died");
+                0
+            }
         }
     }
 

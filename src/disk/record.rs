@@ -14,7 +14,7 @@ use crate::message::contract::topics;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
@@ -41,6 +41,8 @@ pub(super) struct Recorder {
     pub(super) pen: Pen,
     /// Lines that the disk has not taken yet, oldest first.
     pub(super) unwritten: Vec<JournalLine>,
+    /// What the disk refuses, while it does.
+    pub(super) trouble: watch::Sender<Option<Arc<str>>>,
 }
 
 /// The journal, or the write that still has it.
@@ -109,6 +111,8 @@ impl Recorder {
         match tokio::time::timeout(limit, &mut writing).await {
             Ok(Ok(Attempt { journal, refused })) => {
                 self.pen = Pen::Ready(journal);
+                let why = refused.as_ref().map(|(error, _)| chain(error));
+                self.trouble.send_replace(why.map(|why| format!("the journal: {why}").into()));
                 if let Some((error, lines)) = refused {
                     error!(
                         error = chain(&error),
@@ -121,6 +125,7 @@ impl Recorder {
             }
             Ok(Err(died)) => error!(error = chain(&died), "journal writer died"),
             Err(_) => {
+                self.trouble.send_replace(Some("the journal: a write does not end".into()));
                 if !limit.is_zero() {
                     error!(?limit, "journal not written in time");
                 }
@@ -188,7 +193,9 @@ mod tests {
         let publisher = Arc::new(FakePublisher::default());
         let (send, jobs) = mpsc::channel(16);
         let pen = Pen::Ready(Box::new(journal));
-        let recorder = Recorder { publisher: publisher.clone(), jobs, pen, unwritten: Vec::new() };
+        let (trouble, troubled) = watch::channel(None);
+        let recorder =
+            Recorder { publisher: publisher.clone(), jobs, pen, unwritten: Vec::new(), trouble };
         let running = tokio::spawn(recorder.run());
         send.send(line(1)).await.unwrap();
         let mut told = publisher.next().await;
@@ -197,6 +204,8 @@ mod tests {
         }
         assert_eq!((told[0].topic.as_str(), &told[1].payload[..]), ("mesh/events", &b"1"[..]));
 
+        assert!(troubled.borrow().as_ref().is_some_and(|why| why.contains("journal")));
+
         std::fs::remove_dir(&day).unwrap();
         send.send(line(2)).await.unwrap();
         drop(send);
@@ -204,5 +213,6 @@ mod tests {
         let text = std::fs::read_to_string(&day).unwrap();
         let counts: Vec<_> = text.lines().map(|l| l.split("count\":").nth(1).unwrap()).collect();
         assert_eq!(counts, ["1}", "2}"]);
+        assert_eq!(*troubled.borrow(), None);
     }
 }

@@ -1,14 +1,14 @@
 //! `/v1/announcements`: the answer to a request is the outcome itself.
 
 use super::problem::Problem;
-use super::{Answer, Api, api};
+use super::{Answer, Api, Name, api};
 use crate::bus::Publication;
 use crate::message::contract::topics;
 use crate::message::{Announcement, Outcome, State};
 use crate::name::{AnnouncementId, By, Door};
 use axum::Json;
 use axum::body::{Body, to_bytes};
-use axum::extract::{ConnectInfo, Path, State as Extract};
+use axum::extract::{ConnectInfo, State as Extract};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::net::SocketAddr;
@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Largest request body.
 const BODY_MAX_BYTES: usize = 16 << 10;
+/// How long a request's body may take to arrive.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
 /// How long beyond the announcement's own deadline the outcome may take to get here.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -27,8 +29,9 @@ pub(super) async fn announce(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let body = to_bytes(body, BODY_MAX_BYTES)
+    let body = tokio::time::timeout(BODY_LIMIT, to_bytes(body, BODY_MAX_BYTES))
         .await
+        .map_err(|_| Problem::bad_request("the request's body did not arrive in time"))?
         .map_err(|_| Problem::too_large("an announcement has at most 16 KiB"))?;
     let mut announcement =
         Announcement::parse(&body).map_err(|e| Problem::bad_request(&e.to_string()))?;
@@ -86,10 +89,7 @@ pub(super) async fn list(Extract(api): Extract<Api>) -> Json<Vec<api::Announceme
 }
 
 /// `GET /v1/announcements/{id}`
-pub(super) async fn one(
-    Extract(api): Extract<Api>,
-    Path(id): Path<String>,
-) -> Answer<api::Announcement> {
+pub(super) async fn one(Extract(api): Extract<Api>, Name(id): Name) -> Answer<api::Announcement> {
     let view = api.view.borrow().clone();
     let id = AnnouncementId::parse(&id).map_err(|e| Problem::not_found(&e.to_string()))?;
     let outcome = view.announcements.get(&id);

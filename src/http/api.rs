@@ -21,10 +21,12 @@ pub struct Node {
     /// What the hub believes of it.
     pub verdict: Verdict,
     /// Since when.
+    #[serde(with = "crate::clock::millis")]
     pub since: Timestamp,
     /// Because of what.
     pub because: Vec<String>,
     /// When it was last heard, by the hub's clock.
+    #[serde(with = "crate::clock::millis::option")]
     pub last_heard: Option<Timestamp>,
     /// Its own word on how it is.
     pub status: Option<String>,
@@ -36,6 +38,7 @@ pub struct Node {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     /// When it was last heard, by the hub's clock.
+    #[serde(with = "crate::clock::millis")]
     pub last_heard: Timestamp,
     /// Its own word on how it is.
     pub status: Option<String>,

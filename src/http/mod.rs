@@ -7,7 +7,8 @@ mod problem;
 
 use crate::bus::Publisher;
 use crate::mesh::View;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -97,6 +98,17 @@ fn router(api: Api) -> Router {
         .with_state(api)
 }
 
+/// A name in a path; what is not even text is a problem like every other.
+struct Name(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(name)| Self(name)).map_err(|e| Problem::bad_request(&e.body_text()))
+    }
+}
+
 type Answer<T> = Result<Json<T>, Problem>;
 
 async fn nodes(State(api): State<Api>) -> Json<Vec<api::Node>> {
@@ -104,10 +116,7 @@ async fn nodes(State(api): State<Api>) -> Json<Vec<api::Node>> {
     Json(view.nodes.iter().map(|(id, node)| api::Node::new(id, node)).collect())
 }
 
-async fn node(
-    State(api): State<Api>,
-    axum::extract::Path(id): axum::extract::Path<String>,
-) -> Answer<api::Node> {
+async fn node(State(api): State<Api>, Name(id): Name) -> Answer<api::Node> {
     let view = api.view.borrow().clone();
     let found = view.nodes.iter().find(|(known, _)| known.as_str() == id);
     let (id, node) = found.ok_or_else(|| Problem::not_found("no such node was ever heard of"))?;
@@ -119,10 +128,7 @@ async fn snapshots(State(api): State<Api>) -> Json<Vec<api::Snapshot>> {
     Json(view.snapshots.values().map(|record| record.as_ref().clone()).collect())
 }
 
-async fn snapshot(
-    State(api): State<Api>,
-    axum::extract::Path(name): axum::extract::Path<String>,
-) -> Answer<api::Snapshot> {
+async fn snapshot(State(api): State<Api>, Name(name): Name) -> Answer<api::Snapshot> {
     let view = api.view.borrow().clone();
     let found = view.snapshots.iter().find(|(known, _)| known.as_str() == name);
     let (_, record) = found.ok_or_else(|| Problem::not_found("no snapshot has this name"))?;

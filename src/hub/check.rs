@@ -3,10 +3,10 @@
 
 use super::start;
 use crate::config::Config;
+use crate::journal::Journal;
 use crate::snapshot;
 use rustix::fs::{FlockOperation, XattrFlags, flock, fsetxattr};
 use std::fs::File;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,14 +36,25 @@ impl Finding {
 pub async fn check(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::new("snapshot.engine", engine(config).await)];
     findings.push(Finding::new("root", in_time(&config.root, root).await));
+    findings.push(Finding::new("tree", in_time(&config.root, tree).await));
     findings.push(Finding::new("lock", in_time(&config.root, lock).await));
     let mut ports = vec![("bus.listen", config.bus.listen), ("http.listen", config.http.listen)];
     if config.irc.networks.is_empty() {
         ports.push(("irc.embedded.listen", config.irc.embedded.listen));
     }
+    // All are kept open until the end, so that two keys with one port are found out.
+    let mut open = Vec::new();
     for (key, listen) in ports {
-        findings.push(Finding::new(key, port(listen).await));
+        let found = match tokio::net::TcpListener::bind(listen).await {
+            Ok(listener) => {
+                open.push(listener);
+                Ok(format!("{listen} is free"))
+            }
+            Err(e) => Err(format!("{listen}: {e}; choose another port, or 0 for any free one")),
+        };
+        findings.push(Finding::new(key, found));
     }
+    drop(open);
     for network in &config.irc.networks {
         let what = format!("irc.networks {}", network.name);
         findings.push(Finding::new(&what, server(&network.server).await));
@@ -64,6 +75,9 @@ async fn in_time(root: &Path, look: fn(&Path) -> Result<String, String>) -> Resu
 /// The nearest folder that exists takes a file with an extended attribute.
 fn root(root: &Path) -> Result<String, String> {
     let existing = nearest(root);
+    if !existing.is_dir() {
+        return Err(format!("{} is not a folder", existing.display()));
+    }
     let probe = existing.join(format!(".meshfs-check-{}", std::process::id()));
     let refused = |e: &dyn std::fmt::Display| {
         format!(
@@ -88,18 +102,48 @@ fn root(root: &Path) -> Result<String, String> {
     }
 }
 
+/// What is already there is what it should be: folders, and no links to any.
+fn tree(root: &Path) -> Result<String, String> {
+    let own = [".tmp", "aside", ".snapshots"];
+    let parents = ["specs"];
+    for name in own.into_iter().chain(parents).chain(start::FOLDERS) {
+        let path = root.join(name);
+        match path.symlink_metadata() {
+            Ok(found) if !found.is_dir() => {
+                return Err(format!("{} has to be a folder, and no link to one", path.display()));
+            }
+            _ => {}
+        }
+    }
+    for name in [".tmp/live", ".tmp/probe"] {
+        let path = root.join(name);
+        if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            return Err(format!("{} is in the way; move it away", path.display()));
+        }
+    }
+    if root.join("journal").is_dir() {
+        let journal = Journal::open(root).map_err(|e| e.to_string())?;
+        journal.recall().map_err(|e| e.to_string())?;
+    }
+    Ok("nothing in it is in the way".into())
+}
+
 fn nearest(path: &Path) -> PathBuf {
     let named = path.ancestors().find(|p| !p.as_os_str().is_empty() && p.exists());
     named.map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
 fn lock(root: &Path) -> Result<String, String> {
-    match File::open(root.join(".lock")) {
+    match start::look_at_lock(root) {
         Err(_) => Ok("no hub has ever run here".into()),
         Ok(file) => match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok("no other hub is running here".into()),
             Err(_) => {
-                let holder = std::fs::read_to_string(root.join(".lock")).unwrap_or_default();
+                let mut holder = String::new();
+                let _ = std::io::Read::read_to_string(
+                    &mut std::io::Read::take(&file, 256),
+                    &mut holder,
+                );
                 Err(format!("another hub has this root: {}", holder.trim()))
             }
         },
@@ -114,13 +158,6 @@ async fn engine(config: &Config) -> Result<String, String> {
     let chosen = chosen.await.map_err(|e| chain(&e))?;
     chosen.engine.check().await.map_err(|e| chain(&e))?;
     Ok(format!("{}: {}", chosen.engine.name(), chosen.why))
-}
-
-async fn port(listen: SocketAddr) -> Result<String, String> {
-    match tokio::net::TcpListener::bind(listen).await {
-        Ok(_) => Ok(format!("{listen} is free")),
-        Err(error) => Err(format!("{listen}: {error}; choose another port, or 0 for any free one")),
-    }
 }
 
 async fn server(server: &str) -> Result<String, String> {

@@ -26,6 +26,7 @@ pub(super) struct HubPresence {
 struct Body<'a> {
     state: &'a str,
     version: &'a str,
+    #[serde(with = "crate::clock::millis")]
     started_at: Timestamp,
     listen: Addresses,
     engine: Engine<'a>,

@@ -5,20 +5,22 @@ use crate::bus::Restored;
 use crate::clock::Now;
 use crate::config::EngineKind;
 use crate::journal::Journal;
-use crate::live::{Aside, Retained, Store};
+use crate::live::{self, Aside, Retained, Store};
 use crate::mesh::{Asked, Event};
 use crate::message::{Entry, Message, ReplyAddress, Subject};
 use crate::name::{AnnouncementId, Topic};
 use crate::snapshot;
-use anyhow::{Context as _, bail};
-use rustix::fs::{FlockOperation, flock};
+use anyhow::{Context as _, bail, ensure};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 /// The folders of a tree, besides those that the live store makes for itself.
-const FOLDERS: [&str; 8] = [
+pub(super) const FOLDERS: [&str; 8] = [
     "live",
     "specs/nodes",
     "specs/services",
@@ -29,31 +31,61 @@ const FOLDERS: [&str; 8] = [
     "archive",
 ];
 
-/// Makes what is missing of the tree and touches nothing else.
-pub(super) fn make_tree(root: &Path) -> anyhow::Result<()> {
+/// Makes what is missing of the tree and touches nothing else. The root itself
+/// may be reached by a link; below it none is followed.
+pub(super) fn make_tree(root: &Path) -> anyhow::Result<OwnedFd> {
+    std::fs::create_dir_all(root).with_context(|| format!("could not make {}", root.display()))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = rustix::fs::open(root, flags, Mode::empty());
+    let base = open.with_context(|| format!("could not open {}", root.display()))?;
     for folder in FOLDERS {
-        let path = root.join(folder);
-        std::fs::create_dir_all(&path)
-            .with_context(|| format!("could not make {}", path.display()))?;
+        live::make_folder(&base, Path::new(folder)).with_context(|| {
+            let path = root.join(folder);
+            format!("{} has to be a folder, and no link to one", path.display())
+        })?;
     }
-    Ok(())
+    Ok(base)
 }
 
 /// Keeps a second hub off the tree; the kernel lets go of it when the process ends.
-pub(super) fn lock(root: &Path) -> anyhow::Result<File> {
+pub(super) fn lock(root: &Path, base: &OwnedFd) -> anyhow::Result<File> {
     let path = root.join(".lock");
-    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-    let file =
-        file.as_mut().map_err(|e| anyhow::anyhow!("could not open {}: {e}", path.display()))?;
-    if flock(&*file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let flags =
+        OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let failed = || format!("could not take the lock {}", path.display());
+    let file = rustix::fs::openat(base, ".lock", flags, Mode::from_raw_mode(0o644));
+    let mut file = File::from(file.with_context(failed)?);
+    let ordinary = file.metadata().with_context(failed)?;
+    // A second name of the file would be somebody else's, and would be written to.
+    ensure!(
+        ordinary.is_file() && ordinary.nlink() == 1,
+        "{} is not the hub's own file; move it away",
+        path.display()
+    );
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut holder = String::new();
-        file.take(256).read_to_string(&mut holder).context("could not read the lock")?;
+        file.take(256).read_to_string(&mut holder).with_context(failed)?;
         bail!("another hub has {}: {}", root.display(), holder.trim());
     }
-    file.set_len(0).and_then(|()| file.rewind()).context("could not write the lock")?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    writeln!(file, "pid {} on {host}", std::process::id()).context("could not write the lock")?;
-    file.try_clone().context("could not keep the lock")
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "pid {} on {host}", std::process::id()))
+        .with_context(failed)?;
+    Ok(file)
+}
+
+/// The lock as it is there, not made and by no link.
+pub(super) fn look_at_lock(root: &Path) -> std::io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(root.join(".lock"), flags, Mode::empty())?))
+}
+
+/// What is said when a file cannot be written as the live store writes them.
+pub(super) fn unwritable(root: &Path) -> String {
+    let root = root.display();
+    format!(
+        "{root} does not take files with extended attributes (space, rights, or on ZFS xattr=sa)"
+    )
 }
 
 /// What the tree and the journal tell of the time before.
@@ -85,7 +117,7 @@ pub(super) fn recall(store: &Store, journal: &Journal, now: Now) -> anyhow::Resu
         }
         past.retained.push(restored(message));
     }
-    let entries = journal.recall(now.wall).context("could not read the journal")?;
+    let entries = journal.recall().context("could not read the journal")?;
     past.events.extend(left_over(entries));
     Ok(past)
 }

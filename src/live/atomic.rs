@@ -26,7 +26,7 @@ pub(super) fn folder(base: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd
 }
 
 /// The same, making the folders that are missing.
-pub(super) fn folder_made(base: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn folder_made(base: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
     match folder(&base, path) {
         Err(Errno::NOENT) => {}
         other => return other,

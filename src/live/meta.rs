@@ -14,6 +14,7 @@ pub struct Meta {
     /// Who published it.
     pub by: By,
     /// When the hub received it; also the file's modification time.
+    #[serde(with = "crate::clock::millis")]
     pub received_at: Timestamp,
     /// The quality of service it was published with: 0, 1 or 2.
     pub qos: u8,

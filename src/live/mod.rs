@@ -14,5 +14,6 @@ mod meta;
 pub mod path;
 mod store;
 
+pub(crate) use atomic::folder_made as make_folder;
 pub use meta::Meta;
 pub use store::{Aside, Loaded, Meaning, Retained, Store, StoreError};

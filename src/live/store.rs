@@ -90,7 +90,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// Something foreign could not be moved out of the way.
-    #[error("could not set {path} aside")]
+    #[error("could not set live/{path} aside, below aside/")]
     SetAside {
         /// The file or folder, below `live/`.
         path: PathBuf,
@@ -103,8 +103,6 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     root: OwnedFd,
-    live: OwnedFd,
-    scratch: OwnedFd,
     /// Below the root, where foreign things of this run go.
     aside: PathBuf,
 }
@@ -123,9 +121,10 @@ impl Store {
         let below = |name: &str| {
             atomic::folder_made(&base, Path::new(name)).map_err(|e| failed(&root.join(name), e))
         };
-        let (live, scratch) = (below("live")?, below(".tmp")?);
+        below("live")?;
+        below(".tmp")?;
         let aside = format!("aside/{}", started_at.strftime("%Y%m%dT%H%M%SZ"));
-        Ok(Self { root: base, live, scratch, aside: aside.into() })
+        Ok(Self { root: base, aside: aside.into() })
     }
 
     /// Tries what every write needs, on a scratch file.
@@ -138,8 +137,9 @@ impl Store {
             attribute: (ATTRIBUTE, b"{}"),
             modified: jiff::Timestamp::UNIX_EPOCH,
         };
-        atomic::replace(&self.scratch, &self.scratch, Path::new("probe"), &content)?;
-        unlinkat(&self.scratch, "probe", AtFlags::empty())?;
+        let scratch = self.scratch()?;
+        atomic::replace(&scratch, &scratch, Path::new("probe"), &content)?;
+        unlinkat(&scratch, "probe", AtFlags::empty())?;
         Ok(())
     }
 
@@ -170,8 +170,17 @@ impl Store {
     }
 
     fn replace(&self, path: &Path, content: &Content<'_>) -> std::io::Result<()> {
-        let folder = atomic::folder_made(&self.live, parent(path))?;
-        atomic::replace(&self.scratch, &folder, Path::new(file_name(path)), content)
+        let folder = atomic::folder_made(self.live()?, parent(path))?;
+        atomic::replace(self.scratch()?, &folder, Path::new(file_name(path)), content)
+    }
+
+    /// Opened afresh each time: somebody may have removed or replaced it.
+    fn live(&self) -> rustix::io::Result<OwnedFd> {
+        atomic::folder_made(&self.root, Path::new("live"))
+    }
+
+    fn scratch(&self) -> rustix::io::Result<OwnedFd> {
+        atomic::folder_made(&self.root, Path::new(".tmp"))
     }
 
     /// Removes the file of a topic and the folders that it leaves empty. A
@@ -182,7 +191,8 @@ impl Store {
     pub fn remove(&self, topic: &Topic) -> Result<(), StoreError> {
         let path = path_of(topic)?;
         let failed = |e: Errno| StoreError::Write { path: path.clone(), source: e.into() };
-        let folder = match atomic::folder(&self.live, parent(&path)) {
+        let live = self.live().map_err(failed)?;
+        let folder = match atomic::folder(&live, parent(&path)) {
             Ok(folder) => folder,
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(failed(error)),
@@ -192,7 +202,7 @@ impl Store {
             Err(error) => return Err(failed(error)),
         }
         for empty in path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()) {
-            let Ok(above) = atomic::folder(&self.live, parent(empty)) else { break };
+            let Ok(above) = atomic::folder(&live, parent(empty)) else { break };
             // Refused when it is not empty, which is where to stop.
             if unlinkat(&above, file_name(empty), AtFlags::REMOVEDIR).is_err() {
                 break;
@@ -220,7 +230,7 @@ impl Store {
         loaded: &mut Loaded,
     ) -> Result<(), StoreError> {
         let failed = |e: Errno| StoreError::Read { path: path.into(), source: e.into() };
-        let folder = atomic::folder(&self.live, path).map_err(failed)?;
+        let folder = self.live().and_then(|live| atomic::folder(live, path)).map_err(failed)?;
         for (name, kind) in entries(&folder).map_err(failed)? {
             let at = path.join(OsStr::from_bytes(name.to_bytes()));
             let refused = match kind {
@@ -249,7 +259,8 @@ impl Store {
             path.ancestors().filter(|p| !p.as_os_str().is_empty()).collect();
         above.reverse();
         for part in above {
-            let Ok(folder) = atomic::folder(&self.live, parent(part)) else { break };
+            let folder = self.live().and_then(|live| atomic::folder(live, parent(part)));
+            let Ok(folder) = folder else { break };
             let Ok(stat) = statat(&folder, file_name(part), AtFlags::SYMLINK_NOFOLLOW) else {
                 break;
             };
@@ -264,7 +275,8 @@ impl Store {
 
     fn set_aside(&self, path: &Path, why: String) -> Result<Aside, StoreError> {
         let failed = |e: Errno| StoreError::SetAside { path: path.into(), source: e.into() };
-        let from = atomic::folder(&self.live, parent(path)).map_err(failed)?;
+        let from =
+            self.live().and_then(|live| atomic::folder(live, parent(path))).map_err(failed)?;
         // Two things set aside in one run may have had the same path.
         let mut number = 0;
         loop {

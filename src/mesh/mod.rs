@@ -21,7 +21,8 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::message::contract::topics;
 use crate::message::{
-    Entry, JournalLine, Message, Outcome, ReplyAddress, State, Subject, VerdictRecord,
+    Entry, JournalLine, Message, Outcome, ReplyAddress, SnapshotRecord, State, Subject, Timings,
+    VerdictRecord,
 };
 use crate::name::{AnnouncementId, Door};
 use announcements::{Announcements, Sender};
@@ -72,6 +73,9 @@ impl Mesh {
                 effects
             }
             Event::Restored { message, received_at } => {
+                if let Message::Snapshot(record) = &message {
+                    self.recollect(record);
+                }
                 self.restored(message, received_at, now);
                 Vec::new()
             }
@@ -131,6 +135,29 @@ impl Mesh {
             Message::Capture(_) | Message::Verdict(..) | Message::Opaque => {}
         }
         effects
+    }
+
+    /// The announcements that a snapshot of the past answers keep their outcome,
+    /// though the journal that told of them may be long closed.
+    fn recollect(&mut self, record: &SnapshotRecord) {
+        for explained in &record.announcements {
+            let asked = Asked {
+                id: explained.id.clone(),
+                reason: explained.reason.clone(),
+                source: explained.source.clone(),
+                flush: false,
+                by: explained.by.clone(),
+                requested_at: explained.requested_at,
+            };
+            let total = record.taken_at.duration_since(explained.requested_at).as_millis();
+            let total = u64::try_from(total).unwrap_or(0);
+            self.show(Outcome {
+                snapshot: Some(record.snapshot.clone()),
+                confirmed_at: Some(record.taken_at),
+                timings_ms: Timings { total, ..Timings::default() },
+                ..state(&asked, State::Confirmed)
+            });
+        }
     }
 
     /// What is shown of a message, whether it has just come or was read back.

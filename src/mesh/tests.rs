@@ -351,6 +351,37 @@ fn after_a_restart_what_was_under_way_fails_and_its_sender_is_told() {
 }
 
 #[test]
+fn an_announcement_that_only_a_record_remembers_keeps_its_outcome() {
+    let mut mesh = mesh();
+    let record = r#"{"name":"mesh-old","engine":"copy","full":"/x","guid":null,"txg":null,
+        "began_at":"2026-06-01T00:00:00.000Z","taken_at":"2026-06-01T00:00:00.013Z","announcements":[
+        {"id":"a","reason":"r","source":null,"by":{"door":"mqtt","client":"c"},"requested_at":"2026-06-01T00:00:00Z"}]}"#;
+    let name = SnapshotName::parse("mesh-old").unwrap();
+    let message = Message::parse(&Subject::Snapshot(name), record.as_bytes(), false).unwrap();
+    mesh.apply(Event::Restored { message, received_at: at(0).wall }, at(0));
+    let effects = mesh.apply(announce("a", at(1)), at(1));
+    assert_eq!(batches(&effects), []);
+    let again: Outcome = serde_json::from_slice(&told(&effects)[0].payload).unwrap();
+    assert_eq!((again.state, again.timings_ms.total), (State::Confirmed, 13));
+    assert_eq!(again.snapshot.unwrap().name.as_str(), "mesh-old");
+}
+
+#[test]
+fn times_on_the_wire_always_have_milliseconds() {
+    let asked = Asked {
+        id: id("a"),
+        reason: "r".into(),
+        source: None,
+        flush: false,
+        by: By::hub(),
+        requested_at: at(0).wall,
+    };
+    let text = serde_json::to_string(&state(&asked, State::Failed)).unwrap();
+    assert!(text.contains(r#""requested_at":"2026-06-16T14:19:07.000Z""#), "{text}");
+    assert!(text.contains(r#""confirmed_at":null"#), "{text}");
+}
+
+#[test]
 fn a_flood_of_refusals_is_a_few_lines_and_a_count() {
     let mut mesh = mesh();
     let refused = || Event::Refused {

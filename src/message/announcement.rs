@@ -17,8 +17,7 @@ const WINDOW_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 struct Body {
     reason: String,
     source: Option<String>,
-    #[serde(default)]
-    flush: bool,
+    flush: Option<bool>,
     id: Option<AnnouncementId>,
     #[serde(default, with = "humantime_serde")]
     window: Option<Duration>,
@@ -58,10 +57,12 @@ impl Announcement {
         let body = if text.starts_with('{') {
             serde_json::from_str(text).map_err(Malformed::json)?
         } else {
+            // A client that writes its text as JSON means the text.
+            let unquoted = serde_json::from_str::<String>(text).ok();
             Body {
-                reason: text.to_owned(),
+                reason: unquoted.unwrap_or_else(|| text.to_owned()),
                 source: None,
-                flush: false,
+                flush: None,
                 id: None,
                 window: None,
                 reply_to: None,
@@ -90,7 +91,7 @@ impl Announcement {
         Ok(Self {
             reason,
             source,
-            flush: body.flush,
+            flush: body.flush.unwrap_or(false),
             id: body.id,
             window: body.window,
             reply_to,
@@ -107,7 +108,8 @@ impl Announcement {
 /// # Errors
 /// Not a topic, or not below `mesh/app/`.
 pub fn reply_topic(raw: &str) -> Result<Topic, Malformed> {
-    let topic = Topic::parse(raw).map_err(|e| Malformed::field("reply_to", &e.to_string()))?;
+    let topic =
+        Topic::parse(raw).map_err(|e| Malformed::field("reply_to", &format!("is refused: {e}")))?;
     if topic.is_app() {
         Ok(topic)
     } else {
@@ -130,6 +132,14 @@ mod tests {
         let announcement = Announcement::parse(b"  migrating\r\nthe schema \x07 \n").unwrap();
         assert_eq!(announcement.reason, "migrating the schema");
         assert_eq!(announcement.id, None);
+        assert_eq!(Announcement::parse(br#""quoted \u00e9""#).unwrap().reason, "quoted é");
+    }
+
+    #[test]
+    fn a_field_that_is_null_is_a_field_that_is_not_there() {
+        let body =
+            br#"{"reason":"r","source":null,"flush":null,"id":null,"window":null,"reply_to":null}"#;
+        assert_eq!(Announcement::parse(body), Announcement::parse(b"r"));
     }
 
     #[test]

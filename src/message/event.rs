@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JournalLine {
     /// When it happened.
+    #[serde(with = "crate::clock::millis")]
     pub time: Timestamp,
     /// What happened.
     #[serde(flatten)]
@@ -35,6 +36,7 @@ pub enum Entry {
         /// Who sent it.
         by: By,
         /// When it was received.
+        #[serde(with = "crate::clock::millis")]
         requested_at: Timestamp,
         /// What was asked, as far as the hub understood it, and the rest as it came.
         request: serde_json::Value,

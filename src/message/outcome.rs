@@ -44,8 +44,10 @@ pub struct Outcome {
     /// The snapshot; only when confirmed.
     pub snapshot: Option<SnapshotRef>,
     /// When the request was received.
+    #[serde(with = "crate::clock::millis")]
     pub requested_at: Timestamp,
     /// When the snapshot was there.
+    #[serde(with = "crate::clock::millis::option")]
     pub confirmed_at: Option<Timestamp>,
     /// Where the time went.
     pub timings_ms: Timings,
@@ -102,8 +104,10 @@ pub struct SnapshotRecord {
     #[serde(flatten)]
     pub snapshot: SnapshotRef,
     /// When the engine was asked for it.
+    #[serde(with = "crate::clock::millis")]
     pub began_at: Timestamp,
     /// When it was there.
+    #[serde(with = "crate::clock::millis")]
     pub taken_at: Timestamp,
     /// The announcements it answers, in the order of arrival.
     pub announcements: Vec<Explained>,
@@ -121,5 +125,6 @@ pub struct Explained {
     /// Who sent it.
     pub by: By,
     /// When the request was received.
+    #[serde(with = "crate::clock::millis")]
     pub requested_at: Timestamp,
 }

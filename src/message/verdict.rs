@@ -12,6 +12,7 @@ pub struct VerdictRecord {
     /// What the hub believes of it.
     pub verdict: Verdict,
     /// Since when.
+    #[serde(with = "crate::clock::millis")]
     pub since: Timestamp,
     /// Because of what.
     pub because: Vec<String>,

@@ -8,13 +8,13 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing there.
-    #[error("a {noun} must not be empty")]
+    #[error("the {noun} must not be empty")]
     Empty {
         /// What the name is of.
         noun: &'static str,
     },
     /// Longer than any file or topic level should be.
-    #[error("a {noun} has at most {max} characters, this one has {len}")]
+    #[error("the {noun} has at most {max} characters, this one has {len}")]
     TooLong {
         /// What the name is of.
         noun: &'static str,
@@ -25,7 +25,7 @@ pub enum NameError {
     },
     /// A character outside the alphabet.
     #[error(
-        "{raw:?} is not a {noun}: use letters, digits, '.', '_' and '-', starting with a letter or digit"
+        "{raw:?} is no {noun}: use letters, digits, '.', '_' and '-', starting with a letter or digit"
     )]
     Alphabet {
         /// What the name is of.
