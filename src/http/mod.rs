@@ -7,20 +7,31 @@ mod problem;
 
 use crate::bus::Publisher;
 use crate::mesh::View;
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use problem::Problem;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
-use tracing::{error, warn};
+use tracing::{debug, warn};
+
+/// Connections at one time; the next one waits for a place.
+const CONNECTIONS_MAX: usize = 1024;
+/// How long a request's headers may take to arrive, and an idle connection to send the next.
+const HEADER_LIMIT: Duration = Duration::from_secs(10);
+/// Pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -57,18 +68,47 @@ pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
 /// Serves the interface on an open port.
 #[must_use]
 pub fn serve(listener: TcpListener, api: Api) -> Server {
-    let (stop, mut stopped) = watch::channel(false);
-    let service = router(api).into_make_service_with_connect_info::<SocketAddr>();
-    let task = tokio::spawn(async move {
-        let stop = async move {
-            // An error means that the hub is gone, which is a reason to stop too.
-            let _ = stopped.wait_for(|stop| *stop).await;
+    let (stop, stopped) = watch::channel(false);
+    Server { stop, task: tokio::spawn(accept(listener, router(api), stopped)) }
+}
+
+/// Takes in connections, so many at a time and each with a limit for its
+/// headers: whoever says nothing keeps nobody else out for long.
+async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>) {
+    let connections = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // An error means that the hub is gone, which is a reason to stop too.
+    let stop = stopped.wait_for(|stop| *stop);
+    tokio::pin!(stop);
+    loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            (place, listener.accept().await)
         };
-        if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stop).await {
-            error!(%error, "HTTP interface ended");
-        }
-    });
-    Server { stop, task }
+        let (place, accepted) = tokio::select! { next = next => next, _ = &mut stop => break };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "HTTP connection not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await; // out of file descriptors, most likely
+                continue;
+            }
+        };
+        let service = router.clone().layer(Extension(ConnectInfo(peer)));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_LIMIT)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%peer, %error, "HTTP connection ended");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    connections.shutdown().await;
 }
 
 impl Server {

@@ -201,6 +201,7 @@ fn http_answers_bad_requests_with_problem_details() {
         ("GET", "/v1/snapshots/none", "", 404, "snapshot"),
         ("GET", "/nowhere", "", 404, "path"),
         ("DELETE", "/v1/nodes", "", 405, "method"),
+        ("GET", "/v1/nodes/%ff", "", 400, "UTF-8"),
     ] {
         let (found, answer) = hub.request(method, path, body);
         assert_eq!(found, status, "{method} {path}: {answer}");
@@ -213,4 +214,20 @@ fn http_answers_bad_requests_with_problem_details() {
     assert_eq!(hub.request("GET", "/healthz", "").0, 200);
     assert_eq!(hub.request("GET", "/readyz", "").0, 200);
     assert_eq!(hub.request("GET", "/v1/nodes", "").1, "[]");
+}
+
+#[test]
+fn http_clients_that_say_nothing_are_sent_away_and_keep_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(dir.path());
+    let silent: Vec<_> = (0..1100).map_while(|_| TcpStream::connect(hub.http).ok()).collect();
+    for mut stream in &silent {
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: ");
+    }
+    // More than there are places: this one is answered when the first of them have to go.
+    assert_eq!(hub.request("GET", "/healthz", "").0, 200);
+    silent[0].set_read_timeout(Some(LIMIT)).unwrap();
+    let mut end = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut &silent[0], &mut end);
+    assert!(!String::from_utf8_lossy(&end).contains("200"), "answered half a request");
 }
