@@ -155,8 +155,8 @@ async fn engine(config: &Config) -> Result<String, String> {
     // A root that is still to be made will be on the file system of its parent.
     let place = nearest(&config.root);
     let chosen = snapshot::choose(kind, &place, config.snapshot.dataset.clone());
-    let chosen = chosen.await.map_err(|e| chain(&e))?;
-    chosen.engine.check().await.map_err(|e| chain(&e))?;
+    let chosen = chosen.await.map_err(with_causes)?;
+    chosen.engine.check().await.map_err(with_causes)?;
     Ok(format!("{}: {}", chosen.engine.name(), chosen.why))
 }
 
@@ -169,7 +169,6 @@ async fn server(server: &str) -> Result<String, String> {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    std::iter::once(error).chain(causes).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+fn with_causes(error: snapshot::SnapshotError) -> String {
+    format!("{:#}", anyhow::Error::new(error))
 }
