@@ -237,8 +237,12 @@ impl Decider {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let woken = self.mesh.wakes_in(self.clock.now());
             tokio::select! {
                 events = self.inbox.take() => self.decide_all(events).await,
+                () = tokio::time::sleep(woken.unwrap_or_default()), if woken.is_some() => {
+                    self.decide(Event::Woken).await;
+                }
                 _ = tick.tick() => self.tick().await,
                 Some(aside) = aside.recv() => self.set_aside(aside).await,
                 _ = stopped.changed() => break,

@@ -23,6 +23,12 @@ const REMEMBERED_MAX: usize = 10_000;
 /// How many senders of the same id are answered.
 const REPLIES_MAX: usize = 8;
 
+/// In a burst the next snapshot waits until nobody has come for so long, so
+/// that those who are still coming share it. Whoever comes alone never waits.
+const QUIET: Duration = Duration::from_millis(50);
+/// But no longer than this.
+const GATHER_MAX: Duration = Duration::from_secs(1);
+
 /// An announcement that has no outcome yet.
 #[derive(Debug)]
 struct Open {
@@ -51,6 +57,10 @@ pub(super) struct Announcements {
     /// Those whose snapshot is under way.
     running: Vec<AnnouncementId>,
     ended: VecDeque<AnnouncementId>,
+    /// When the last request came.
+    asked_last: Duration,
+    /// Since when no snapshot is under way.
+    idle_since: Duration,
 }
 
 impl Announcements {
@@ -62,6 +72,8 @@ impl Announcements {
             waiting: Vec::new(),
             running: Vec::new(),
             ended: VecDeque::new(),
+            asked_last: Duration::ZERO,
+            idle_since: Duration::ZERO,
         }
     }
 
@@ -110,6 +122,7 @@ impl Announcements {
         let line = Box::new(JournalLine { time: now.wall, entry });
         let mut effects = vec![Effect::Journal { line, then: Some(telling(&accepted)) }];
         self.waiting.push(id);
+        self.asked_last = now.steady;
         effects.extend(self.start(now));
         effects
     }
@@ -130,7 +143,10 @@ impl Announcements {
     /// An outcome came in. `None` if it is news about nothing that is open.
     pub(super) fn ended(&mut self, outcome: &Outcome, now: Now) -> Option<Vec<Effect>> {
         let open = self.open.remove(&outcome.id)?;
-        self.running.retain(|id| *id != outcome.id);
+        if !self.running.is_empty() {
+            self.running.retain(|id| *id != outcome.id);
+            self.idle_since = now.steady;
+        }
         self.waiting.retain(|id| *id != outcome.id);
         let mut effects: Vec<_> = open
             .replies
@@ -159,12 +175,22 @@ impl Announcements {
             }
             !late
         });
+        effects.extend(self.start(now));
         effects
     }
 
+    /// How long a burst still gathers; `None` if nothing waits for that.
+    pub(super) fn gathers(&self, now: Now) -> Option<Duration> {
+        if !self.running.is_empty() || self.waiting.len() < 2 {
+            return None;
+        }
+        let until = (self.asked_last + QUIET).min(self.idle_since + GATHER_MAX);
+        Some(until.saturating_sub(now.steady)).filter(|rest| !rest.is_zero())
+    }
+
     /// Starts the next snapshot if none is under way and somebody waits.
-    fn start(&mut self, now: Now) -> Option<Effect> {
-        if !self.running.is_empty() || self.waiting.is_empty() {
+    pub(super) fn start(&mut self, now: Now) -> Option<Effect> {
+        if !self.running.is_empty() || self.waiting.is_empty() || self.gathers(now).is_some() {
             return None;
         }
         self.running = std::mem::take(&mut self.waiting);

@@ -75,6 +75,8 @@ pub enum Event {
     Noted(Entry),
     /// A second passed.
     Tick,
+    /// The time that [`Mesh::wakes_in`](super::Mesh::wakes_in) gave has passed.
+    Woken,
 }
 
 /// An announcement as the core knows it.

@@ -61,6 +61,12 @@ impl Mesh {
         &self.view
     }
 
+    /// In how long it wants to be told that time has passed, if sooner than the next tick.
+    #[must_use]
+    pub fn wakes_in(&self, now: Now) -> Option<std::time::Duration> {
+        self.announcements.gathers(now)
+    }
+
     /// Takes in what happened and gives what is to be done, in this order.
     pub fn apply(&mut self, event: Event, now: Now) -> Vec<Effect> {
         match event {
@@ -88,6 +94,7 @@ impl Mesh {
             }
             Event::Noted(entry) => vec![journal(entry, now)],
             Event::Tick => self.tick(now),
+            Event::Woken => self.announcements.start(now).into_iter().collect(),
         }
     }
 

@@ -285,6 +285,41 @@ fn a_hundred_announcements_at_once_share_two_snapshots() {
 }
 
 #[test]
+fn a_burst_that_is_still_coming_is_gathered_but_nobody_alone_waits() {
+    let millis = |n: u64| Now { steady: Duration::from_millis(n), ..at(0) };
+    let mut mesh = mesh();
+    let first = batches(&mesh.apply(announce("a", millis(0)), millis(0)));
+    assert_eq!(mesh.wakes_in(millis(0)), None);
+    mesh.apply(announce("b", millis(5)), millis(5));
+    mesh.apply(announce("c", millis(10)), millis(10));
+    assert_eq!(batches(&finish(&mut mesh, &first[0], millis(20))), [], "more are coming");
+    assert_eq!(mesh.wakes_in(millis(20)), Some(Duration::from_millis(40)));
+    assert_eq!(batches(&mesh.apply(announce("d", millis(40)), millis(40))), []);
+    assert_eq!(batches(&mesh.apply(Event::Woken, millis(60))), [], "not quiet yet");
+    let next = batches(&mesh.apply(Event::Woken, millis(90)));
+    assert_eq!(next[0].asked.len(), 3);
+    // One alone starts at once when the engine is free.
+    mesh.apply(announce("e", millis(95)), millis(95));
+    assert_eq!(batches(&finish(&mut mesh, &next[0], millis(96)))[0].asked.len(), 1);
+}
+
+#[test]
+fn a_burst_that_never_ends_is_not_gathered_for_ever() {
+    let millis = |n: u64| Now { steady: Duration::from_millis(n), ..at(0) };
+    let mut config = config();
+    config.announce.waiting_max = 10_000;
+    let mut mesh = Mesh::new(&config);
+    let first = batches(&mesh.apply(announce("a", millis(0)), millis(0)));
+    mesh.apply(announce("b0", millis(1)), millis(1));
+    mesh.apply(announce("b1", millis(1)), millis(1));
+    finish(&mut mesh, &first[0], millis(2));
+    let came = |n: u64| batches(&mesh.apply(announce(&format!("c{n}"), millis(n)), millis(n)));
+    let began: Vec<u64> =
+        (3..2000).zip((3..2000).map(came)).filter(|(_, b)| !b.is_empty()).map(|(n, _)| n).collect();
+    assert_eq!(began, [1002], "a second after the engine was free");
+}
+
+#[test]
 fn the_same_id_gets_the_same_outcome_and_no_second_snapshot() {
     let mut mesh = mesh();
     let first = batches(&mesh.apply(announce_for("a", Some("mesh/app/r1"), at(0)), at(0)));
