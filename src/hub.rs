@@ -14,7 +14,7 @@ use crate::bridge::{Bridge, House, HouseLimits, Link, Timing};
 use crate::bus::{EmbeddedBus, Publication, Publisher};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::disk::{Disk, DiskTasks, Parts};
+use crate::disk::{Disk, DiskTasks, Parts, publication};
 use crate::http;
 use crate::journal::Journal;
 use crate::live::{Aside, Store};
@@ -286,9 +286,7 @@ impl Decider {
     }
 
     async fn publish(&self, telling: Telling) {
-        let Telling { topic, payload, retain, correlation } = telling;
-        let publication = Publication { correlation, ..Publication::hub(topic, payload, retain) };
-        if self.outbox.send(publication).await.is_err() {
+        if self.outbox.send(publication(telling)).await.is_err() {
             error!("publication lost: the outbox has ended");
         }
     }
@@ -296,9 +294,8 @@ impl Decider {
     /// Straight to the bus and not by the outbox: at the end it has to be back
     /// in the inbox, and so in its file, before the loop is left.
     async fn say_presence(&mut self, state: &str) {
-        let Telling { topic, payload, retain, .. } =
-            self.presence.telling(state, &self.bus.stats());
-        if let Err(error) = self.bus.publish(Publication::hub(topic, payload, retain)).await {
+        let telling = self.presence.telling(state, &self.bus.stats());
+        if let Err(error) = self.bus.publish(publication(telling)).await {
             error!(%error, "the hub's own presence not published");
         }
     }

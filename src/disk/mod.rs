@@ -16,6 +16,7 @@ use crate::live::{Aside, Store};
 use crate::mesh::{Batch, Effect};
 use crate::snapshot::Engine;
 use files::Files;
+pub(crate) use record::publication;
 use record::{Job, Pen, Recorder};
 use snapshots::Snapshots;
 use std::sync::Arc;

@@ -162,7 +162,7 @@ impl Recorder {
 }
 
 /// What the core wants told, as the bus takes it.
-pub(super) fn publication(telling: Telling) -> Publication {
+pub(crate) fn publication(telling: Telling) -> Publication {
     let Telling { topic, payload, retain, correlation } = telling;
     Publication { correlation, ..Publication::hub(topic, payload, retain) }
 }

@@ -35,11 +35,7 @@ pub(super) async fn announce(
         .map_err(|_| Problem::too_large("an announcement has at most 16 KiB"))?;
     let mut announcement =
         Announcement::parse(&body).map_err(|e| Problem::bad_request(&e.to_string()))?;
-    let fresh = || AnnouncementId::parse(&uuid::Uuid::now_v7().to_string());
-    let id = match announcement.id.clone() {
-        Some(id) => id,
-        None => fresh().map_err(|e| Problem::unavailable(&e.to_string()))?,
-    };
+    let id = announcement.id.take().unwrap_or_else(AnnouncementId::fresh);
     announcement.id = Some(id.clone());
     let payload =
         serde_json::to_vec(&announcement).map_err(|e| Problem::bad_request(&e.to_string()))?;

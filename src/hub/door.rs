@@ -91,7 +91,7 @@ impl Door for HubDoor {
     fn admit(&self, arrival: Arrival) -> Result<(), Refusal> {
         match Self::check(&arrival) {
             Ok(Checked { topic, message, reply }) => {
-                let fresh = matches!(message, Message::Announcement(_)).then(fresh);
+                let fresh = matches!(message, Message::Announcement(_)).then(AnnouncementId::fresh);
                 let retained = arrival.retained;
                 let received = Box::new(Received {
                     topic,
@@ -116,13 +116,6 @@ impl Door for HubDoor {
     fn ready(&self) -> Option<BoxFuture<'_, ()>> {
         self.inbox.is_full().then(|| Box::pin(self.inbox.room()) as BoxFuture<'_, ()>)
     }
-}
-
-/// An id for an announcement that brought none.
-pub(crate) fn fresh() -> AnnouncementId {
-    let id = uuid::Uuid::now_v7().to_string();
-    #[expect(clippy::expect_used, reason = "a UUID is hexadecimal digits and dashes")]
-    AnnouncementId::parse(&id).expect("a UUID is a name")
 }
 
 fn subject(topic: &str) -> Option<Subject> {

@@ -106,6 +106,14 @@ name!(
     AnnouncementId, "announcement id", 64
 );
 
+impl AnnouncementId {
+    /// An id for an announcement that brought none: a UUID, version 7 (RFC 9562).
+    #[must_use]
+    pub fn fresh() -> Self {
+        Self(uuid::Uuid::now_v7().to_string().into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +127,7 @@ mod tests {
             assert!(NodeId::parse(bad).is_err(), "{bad:?}");
         }
         assert!(AnnouncementId::parse(&"x".repeat(65)).is_err());
+        let fresh = AnnouncementId::fresh();
+        assert_eq!(AnnouncementId::parse(fresh.as_str()), Ok(fresh));
     }
 }
