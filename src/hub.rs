@@ -7,10 +7,11 @@
 pub mod check;
 mod door;
 mod inbox;
+mod open;
 mod presence;
 mod start;
 
-use crate::bridge::{Bridge, House, HouseLimits, Link, Timing};
+use crate::bridge::{Bridge, House, Timing};
 use crate::bus::{EmbeddedBus, Publication, Publisher};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -22,8 +23,8 @@ use crate::mesh::{Effect, Event, Mesh, Telling, View};
 use crate::message::Entry;
 use crate::snapshot::{self, Engine};
 use anyhow::Context as _;
-use door::HubDoor;
 use inbox::Inbox;
+use open::{in_use, links, start_bus, start_house};
 use presence::HubPresence;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -325,46 +326,4 @@ fn spawn_outbox(publisher: Arc<dyn Publisher>) -> mpsc::Sender<Publication> {
         }
     });
     outbox
-}
-
-async fn start_bus(
-    config: &Config,
-    inbox: &Arc<Inbox>,
-    retained: Vec<crate::bus::Restored>,
-) -> anyhow::Result<EmbeddedBus> {
-    let mut settings =
-        meshfs_broker::Settings { listen: vec![config.bus.listen], ..Default::default() };
-    settings.limits.packet_max_bytes = config.bus.packet_max_bytes;
-    settings.limits.connections_max = config.bus.connections_max;
-    let door = Arc::new(HubDoor { inbox: inbox.clone() });
-    let bus = EmbeddedBus::start(settings, door, retained).await;
-    bus.with_context(|| in_use("bus.listen", config.bus.listen))
-}
-
-async fn start_house(config: &Config) -> anyhow::Result<Option<House>> {
-    if !config.irc.networks.is_empty() {
-        return Ok(None);
-    }
-    let embedded = &config.irc.embedded;
-    let house =
-        House::start(embedded.listen, &embedded.network, &embedded.channel, HouseLimits::default())
-            .await;
-    let house = house.with_context(|| in_use("irc.embedded.listen", embedded.listen))?;
-    Ok(Some(house))
-}
-
-fn in_use(key: &str, listen: SocketAddr) -> String {
-    format!("{key} = {listen} (MESHFS__{}={}:0 takes any free port)", variable(key), listen.ip())
-}
-
-fn variable(key: &str) -> String {
-    key.to_uppercase().replace('.', "__")
-}
-
-/// The networks to join: the configured ones, or the house.
-fn links(config: &Config, house: Option<SocketAddr>) -> Vec<Link> {
-    match house {
-        Some(address) => vec![Link::to_house(&config.irc.embedded, address)],
-        None => config.irc.networks.iter().map(Link::from).collect(),
-    }
 }

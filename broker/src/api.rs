@@ -50,6 +50,8 @@ pub struct Credentials<'a> {
     pub user: Option<&'a str>,
     /// The password: any bytes.
     pub password: Option<&'a [u8]>,
+    /// The common name of the client certificate, if the client showed one and it was verified.
+    pub certificate: Option<&'a str>,
     /// Where the client connects from.
     pub address: SocketAddr,
 }
@@ -60,6 +62,7 @@ impl std::fmt::Debug for Credentials<'_> {
             .field("client_id", &self.client_id)
             .field("user", &self.user)
             .field("password", &self.password.map(|_| "…"))
+            .field("certificate", &self.certificate)
             .field("address", &self.address)
             .finish()
     }

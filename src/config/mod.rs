@@ -4,8 +4,10 @@
 //! The built-in defaults are `config/meshfs.toml` itself, so the file cannot
 //! disagree with the program.
 
+mod bus;
 mod irc;
 
+pub use bus::{Bus, BusMode};
 pub use irc::{Embedded, Irc, Network};
 
 use crate::name::Dataset;
@@ -35,28 +37,6 @@ pub struct Config {
     pub announce: Announce,
     /// Liveness of nodes.
     pub nodes: Nodes,
-}
-
-/// Section `bus`.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Bus {
-    /// Which broker.
-    pub mode: BusMode,
-    /// Where the embedded broker listens.
-    pub listen: SocketAddr,
-    /// Largest MQTT packet in bytes.
-    pub packet_max_bytes: usize,
-    /// Most clients at once.
-    pub connections_max: usize,
-}
-
-/// Which broker carries the bus.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all = "lowercase")]
-pub enum BusMode {
-    /// The hub's own.
-    Embedded,
 }
 
 /// Section `http`.
@@ -94,16 +74,6 @@ pub enum EngineKind {
 
 // Read by hand, because what serde says of an unknown variant through the crate `config`
 // does not name the variants that there are.
-impl TryFrom<String> for BusMode {
-    type Error = String;
-    fn try_from(raw: String) -> Result<Self, String> {
-        match raw.as_str() {
-            "embedded" => Ok(Self::Embedded),
-            _ => Err(format!("{raw:?} is not a bus mode of this release: \"embedded\"")),
-        }
-    }
-}
-
 impl TryFrom<String> for EngineKind {
     type Error = String;
     fn try_from(raw: String) -> Result<Self, String> {

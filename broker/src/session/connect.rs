@@ -174,7 +174,7 @@ async fn authenticate(
     address: SocketAddr,
 ) -> Result<Arc<Identity>, Reason> {
     let (user, password) = (connect.user, connect.password);
-    let credentials = Credentials { client_id, user, password, address };
+    let credentials = Credentials { client_id, user, password, certificate: None, address };
     shared.authority.authenticate(credentials).await.map_err(|refused| match refused {
         ConnectRefused::BadCredentials => Reason::Credentials,
         ConnectRefused::NotAuthorized => Reason::NotAuthorized,

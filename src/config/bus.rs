@@ -1,0 +1,38 @@
+//! Section `bus`.
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// Section `bus`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bus {
+    /// Which broker.
+    pub mode: BusMode,
+    /// Where the embedded broker listens.
+    pub listen: SocketAddr,
+    /// Largest MQTT packet in bytes.
+    pub packet_max_bytes: usize,
+    /// Most clients at once.
+    pub connections_max: usize,
+}
+
+/// Which broker carries the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all = "lowercase")]
+pub enum BusMode {
+    /// The hub's own.
+    Embedded,
+}
+
+// Read by hand, because what serde says of an unknown variant through the crate `config`
+// does not name the variants that there are.
+impl TryFrom<String> for BusMode {
+    type Error = String;
+    fn try_from(raw: String) -> Result<Self, String> {
+        match raw.as_str() {
+            "embedded" => Ok(Self::Embedded),
+            _ => Err(format!("{raw:?} is not a bus mode of this release: \"embedded\"")),
+        }
+    }
+}

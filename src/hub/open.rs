@@ -1,0 +1,52 @@
+//! Opening the ports.
+
+use super::door::HubDoor;
+use super::inbox::Inbox;
+use crate::bridge::{House, HouseLimits, Link};
+use crate::bus::{EmbeddedBus, Restored};
+use crate::config::Config;
+use anyhow::Context as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub(super) async fn start_bus(
+    config: &Config,
+    inbox: &Arc<Inbox>,
+    retained: Vec<Restored>,
+) -> anyhow::Result<EmbeddedBus> {
+    let mut settings =
+        meshfs_broker::Settings { listen: vec![config.bus.listen], ..Default::default() };
+    settings.limits.packet_max_bytes = config.bus.packet_max_bytes;
+    settings.limits.connections_max = config.bus.connections_max;
+    let door = Arc::new(HubDoor { inbox: inbox.clone() });
+    let bus = EmbeddedBus::start(settings, door, retained).await;
+    bus.with_context(|| in_use("bus.listen", config.bus.listen))
+}
+
+pub(super) async fn start_house(config: &Config) -> anyhow::Result<Option<House>> {
+    if !config.irc.networks.is_empty() {
+        return Ok(None);
+    }
+    let embedded = &config.irc.embedded;
+    let house =
+        House::start(embedded.listen, &embedded.network, &embedded.channel, HouseLimits::default())
+            .await;
+    let house = house.with_context(|| in_use("irc.embedded.listen", embedded.listen))?;
+    Ok(Some(house))
+}
+
+pub(super) fn in_use(key: &str, listen: SocketAddr) -> String {
+    format!("{key} = {listen} (MESHFS__{}={}:0 takes any free port)", variable(key), listen.ip())
+}
+
+fn variable(key: &str) -> String {
+    key.to_uppercase().replace('.', "__")
+}
+
+/// The networks to join: the configured ones, or the house.
+pub(super) fn links(config: &Config, house: Option<SocketAddr>) -> Vec<Link> {
+    match house {
+        Some(address) => vec![Link::to_house(&config.irc.embedded, address)],
+        None => config.irc.networks.iter().map(Link::from).collect(),
+    }
+}
