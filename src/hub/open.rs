@@ -15,7 +15,7 @@ pub(super) async fn start_bus(
     retained: Vec<Restored>,
 ) -> anyhow::Result<EmbeddedBus> {
     let mut settings =
-        meshfs_broker::Settings { listen: vec![config.bus.listen], ..Default::default() };
+        meshfs_broker::Settings { listen: vec![config.bus.listen.into()], ..Default::default() };
     settings.limits.packet_max_bytes = config.bus.packet_max_bytes;
     settings.limits.connections_max = config.bus.connections_max;
     let door = Arc::new(HubDoor { inbox: inbox.clone() });
