@@ -88,7 +88,7 @@ pub enum ConnectRefused {
     Unavailable,
 }
 
-/// Who may do what. Verdicts on topics are cached per connection until
+/// Who may do what. Verdicts are kept until
 /// [`Broker::rules_changed`](crate::Broker::rules_changed) is called.
 pub trait Authority: Send + Sync + 'static {
     /// Settles who a client is. The broker limits the time it waits.
@@ -102,6 +102,13 @@ pub trait Authority: Send + Sync + 'static {
 
     /// May this client subscribe to this filter? Shared subscriptions are asked without group.
     fn may_subscribe(&self, who: &Identity, filter: &str) -> bool;
+
+    /// May this client, let in under earlier rules, go on? Asked after
+    /// [`Broker::rules_changed`](crate::Broker::rules_changed), also for sessions whose clients
+    /// are away; a session that may not ends.
+    fn may_stay(&self, _who: &Identity) -> bool {
+        true
+    }
 }
 
 /// Is the last message of a topic retained?

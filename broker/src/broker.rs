@@ -14,7 +14,7 @@ use crate::{
     lock::lock,
     properties::Properties,
     retained::RetainedStore,
-    session::Session,
+    session::{Session, rules},
     settings::{Settings, StartError},
     shared::{LOOK_AGAIN, Phase, Shared},
     stats::Stats,
@@ -148,10 +148,12 @@ impl Broker {
         stats
     }
 
-    /// Asks the authority and [`Admission::retention`] anew from the next message on. Existing
-    /// subscriptions stay until they are made again.
+    /// Asks the authority and [`Admission::retention`] anew from the next message on. Who may no
+    /// longer stay is disconnected (0x98) and its session ended; subscriptions that are no longer
+    /// allowed end, with what of their retained messages is not sent yet. Messages accepted before
+    /// are still delivered.
     pub fn rules_changed(&self) {
-        self.0.shared.new_epoch();
+        rules::changed(&self.0.shared);
     }
 
     /// Ends everything: no new connections at once, queues written out while the limit lasts,

@@ -101,6 +101,8 @@ impl Connection {
     }
 
     fn leave_session(&mut self) {
+        // A change that found the client still here is followed here; an end is under way anyway.
+        let _ = self.follow_rules();
         if self.session_expiry_s == 0 {
             forget(&self.shared, &self.session, &mut self.attached);
         } else {

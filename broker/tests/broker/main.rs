@@ -26,6 +26,7 @@ mod order;
 mod properties;
 mod publish;
 mod retained;
+mod rules;
 mod rumqttd;
 mod sessions;
 mod shared;
