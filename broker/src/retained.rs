@@ -55,6 +55,18 @@ pub trait RetainedStore: Send + Sync + 'static {
     fn matching(&self, filter: &str, found: &mut Vec<Arc<Retained>>);
 }
 
+/// Messages that one page looks at.
+const PAGE_LOOKS_MAX: usize = 10_000;
+
+/// Some of the messages that a filter selects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The messages, in topic order.
+    pub messages: Vec<Arc<Retained>>,
+    /// Where to go on, if there may be more.
+    pub next: Option<Arc<str>>,
+}
+
 /// Retained messages in memory, in topic order.
 #[derive(Debug, Default)]
 pub struct MemoryStore(RwLock<Kept>);
@@ -118,6 +130,31 @@ impl MemoryStore {
     /// Does it hold none?
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The unexpired messages that a filter selects behind a topic, `limit` at most, in topic
+    /// order. It looks at no more than so many messages at once that nobody who publishes waits
+    /// for it, so a page can be empty and not the last.
+    pub fn page(&self, filter: &str, after: Option<&str>, limit: usize) -> Page {
+        let (kept, now) = (read(&self.0), SystemTime::now());
+        let prefix = literal_prefix(filter);
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let range = kept.messages.range::<str, _>((from, Bound::Unbounded));
+        let mut range = range.take_while(|(topic, _)| topic.starts_with(prefix));
+        let mut page = Page::default();
+        let mut looked_at = 0;
+        while page.messages.len() < limit && looked_at < PAGE_LOOKS_MAX {
+            let Some((topic, message)) = range.next() else { return Page { next: None, ..page } };
+            looked_at += 1;
+            if !message.is_expired(now) && filter_matches(filter, topic) {
+                page.messages.push(message.clone());
+            }
+            page.next = Some(topic.clone());
+        }
+        page
     }
 
     /// Forgets expired messages, the oldest first and at most so many, and gives them.
@@ -201,6 +238,31 @@ mod tests {
                 topics.into_iter().filter(|t| filter_matches(filter, t)).collect();
             expected.sort_unstable();
             assert_eq!(selected(&store, filter), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn pages_put_together_are_all_that_the_filter_selects() {
+        let store = MemoryStore::new();
+        // More than one page may look at, and the few that are selected far apart.
+        let topics: Vec<_> = (0..PAGE_LOOKS_MAX + 500).map(|n| format!("a/{n:05}/x")).collect();
+        topics.iter().for_each(|topic| store.put(message(topic, None)));
+        store.put(message("b", None));
+        store.put(message("a/10400/y", Some(SystemTime::UNIX_EPOCH)));
+        for (filter, limit) in
+            [("#", 1000), ("a/#", 7000), ("a/10400/+", 1), ("+/00003/#", 5), ("b", 1), ("c/#", 9)]
+        {
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let page = store.page(filter, after.as_deref(), limit);
+                assert!(page.messages.len() <= limit);
+                found.extend(page.messages.iter().map(|m| m.topic.to_string()));
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, selected(&store, filter), "{filter}");
         }
     }
 
