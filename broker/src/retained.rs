@@ -1,7 +1,7 @@
 //! Retained messages: what the broker keeps through its host, and a store in memory.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::{Arc, RwLock},
     time::SystemTime,
@@ -69,7 +69,47 @@ pub struct Page {
 
 /// Retained messages in memory, in topic order.
 #[derive(Debug, Default)]
-pub struct MemoryStore(RwLock<BTreeMap<Arc<str>, Arc<Retained>>>);
+pub struct MemoryStore(RwLock<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    messages: BTreeMap<Arc<str>, Arc<Retained>>,
+    /// Which of them expire, soonest first.
+    expiring: BTreeSet<(SystemTime, Arc<str>)>,
+}
+
+impl Kept {
+    fn put(&mut self, message: Arc<Retained>) {
+        let (topic, expires_at) = match self.messages.get_mut(&*message.topic) {
+            Some(slot) => {
+                let expires_at = message.expires_at;
+                let old = std::mem::replace(slot, message);
+                if old.expires_at.is_none() && expires_at.is_none() {
+                    return;
+                }
+                let topic: Arc<str> = old.topic.as_ref().into();
+                if let Some(at) = old.expires_at {
+                    self.expiring.remove(&(at, topic.clone()));
+                }
+                (topic, expires_at)
+            }
+            None => {
+                let (topic, expires_at) = (Arc::<str>::from(&*message.topic), message.expires_at);
+                self.messages.insert(topic.clone(), message);
+                (topic, expires_at)
+            }
+        };
+        self.expiring.extend(expires_at.map(|at| (at, topic)));
+    }
+
+    fn remove(&mut self, topic: &str) -> Option<Arc<Retained>> {
+        let (topic, message) = self.messages.remove_entry(topic)?;
+        if let Some(at) = message.expires_at {
+            self.expiring.remove(&(at, topic));
+        }
+        Some(message)
+    }
+}
 
 impl MemoryStore {
     /// An empty store.
@@ -79,12 +119,12 @@ impl MemoryStore {
 
     /// The message of a topic, expired or not.
     pub fn get(&self, topic: &str) -> Option<Arc<Retained>> {
-        read(&self.0).get(topic).cloned()
+        read(&self.0).messages.get(topic).cloned()
     }
 
     /// How many messages it holds, expired ones included.
     pub fn len(&self) -> usize {
-        read(&self.0).len()
+        read(&self.0).messages.len()
     }
 
     /// Does it hold none?
@@ -96,13 +136,13 @@ impl MemoryStore {
     /// order. It looks at no more than so many messages at once that nobody who publishes waits
     /// for it, so a page can be empty and not the last.
     pub fn page(&self, filter: &str, after: Option<&str>, limit: usize) -> Page {
-        let (messages, now) = (read(&self.0), SystemTime::now());
+        let (kept, now) = (read(&self.0), SystemTime::now());
         let prefix = literal_prefix(filter);
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        let range = messages.range::<str, _>((from, Bound::Unbounded));
+        let range = kept.messages.range::<str, _>((from, Bound::Unbounded));
         let mut range = range.take_while(|(topic, _)| topic.starts_with(prefix));
         let mut page = Page::default();
         let mut looked_at = 0;
@@ -117,32 +157,28 @@ impl MemoryStore {
         page
     }
 
-    /// Forgets expired messages; gives how many there were.
-    pub fn sweep(&self, now: SystemTime) -> usize {
-        let mut messages = write(&self.0);
-        let before = messages.len();
-        messages.retain(|_, message| !message.is_expired(now));
-        before - messages.len()
+    /// Forgets expired messages, the oldest first and at most so many, and gives them.
+    /// [`Broker::in_order`](crate::Broker::in_order) keeps new ones out meanwhile.
+    pub fn sweep(&self, now: SystemTime, max: usize) -> Vec<Arc<Retained>> {
+        let mut kept = write(&self.0);
+        let due = kept.expiring.iter().take_while(|(at, _)| *at <= now).take(max);
+        let due: Vec<_> = due.map(|(_, topic)| topic.clone()).collect();
+        due.iter().filter_map(|topic| kept.remove(topic)).collect()
     }
 }
 
 impl RetainedStore for MemoryStore {
     fn put(&self, message: Arc<Retained>) {
-        let mut messages = write(&self.0);
-        match messages.get_mut(&*message.topic) {
-            Some(slot) => *slot = message,
-            None => {
-                messages.insert(message.topic.as_ref().into(), message);
-            }
-        }
+        write(&self.0).put(message);
     }
 
     fn remove(&self, topic: &str) {
-        write(&self.0).remove(topic);
+        drop(write(&self.0).remove(topic));
     }
 
     fn matching(&self, filter: &str, found: &mut Vec<Arc<Retained>>) {
-        let (messages, now) = (read(&self.0), SystemTime::now());
+        let (kept, now) = (read(&self.0), SystemTime::now());
+        let messages = &kept.messages;
         if !filter.contains(['+', '#']) {
             found.extend(messages.get(filter).filter(|m| !m.is_expired(now)).cloned());
             return;
@@ -236,11 +272,31 @@ mod tests {
         let now = SystemTime::now();
         store.put(message("a", Some(now - Duration::from_secs(1))));
         assert!(selected(&store, "#").is_empty());
-        assert_eq!(store.sweep(now), 1);
+        assert_eq!(store.sweep(now, 9).len(), 1);
         store.put(message("a", Some(now + Duration::from_secs(60))));
         store.put(message("a", None));
         assert_eq!((store.len(), selected(&store, "a")), (1, vec!["a".to_owned()]));
         store.remove("a");
         assert!(store.is_empty());
+    }
+
+    #[test]
+    fn a_sweep_takes_what_has_expired_and_nothing_that_replaced_it() {
+        let (store, now) = (MemoryStore::new(), SystemTime::now());
+        let at = |seconds: u64| Some(now + Duration::from_secs(seconds));
+        for (topic, expires_at) in [("a", at(1)), ("b", at(1)), ("c", at(1)), ("d", at(3))] {
+            store.put(message(topic, expires_at));
+        }
+        store.put(message("a", at(5)));
+        store.put(message("b", None));
+        let swept = |seconds: u64| -> Vec<String> {
+            let swept = store.sweep(now + Duration::from_secs(seconds), 1);
+            swept.iter().map(|message| message.topic.to_string()).collect()
+        };
+        assert_eq!(swept(2), ["c"]);
+        assert_eq!(swept(4), ["d"]);
+        store.remove("a");
+        assert!(swept(9).is_empty());
+        assert_eq!((store.len(), read(&store.0).expiring.len()), (1, 0));
     }
 }

@@ -202,7 +202,7 @@ impl From<Refusal> for broker::Refusal {
             RefusalKind::NotYet => broker::RefusalReason::ImplementationSpecific,
             RefusalKind::Quota => broker::RefusalReason::QuotaExceeded,
         };
-        Self { reason, text: refusal.why }
+        Self { reason, text: refusal.why, temporary: false }
     }
 }
 

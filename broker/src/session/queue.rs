@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use super::inflight::{Ack, Inflight};
+use super::{
+    acks::Unsure,
+    inflight::{Ack, Inflight},
+};
 use crate::{
     api::Identity,
     chunk::{Chunk, Take},
@@ -60,6 +63,8 @@ pub(crate) struct Queue {
     pub(crate) inflight: Inflight,
     /// QoS 2 messages received from the client and not released by it.
     pub(crate) received: HashSet<u16>,
+    /// Those of them that are not acknowledged, while the client is away.
+    pub(crate) unsure: Unsure,
     pub(crate) online: bool,
     /// Ticket of the connection that is online.
     pub(crate) ticket: u64,
@@ -97,6 +102,7 @@ impl Queue {
             dropped: 0,
             inflight: Inflight::new(),
             received: HashSet::new(),
+            unsure: Unsure::default(),
             online: false,
             ticket: 0,
             known: false,

@@ -12,6 +12,7 @@
 mod support;
 
 mod admission;
+mod again;
 mod authority;
 mod backpressure;
 mod clients;
