@@ -9,7 +9,10 @@ mod door;
 mod inbox;
 mod open;
 mod presence;
+mod reload;
 mod start;
+
+pub use reload::Reload;
 
 use crate::bridge::{Bridge, House, Timing};
 use crate::bus::{EmbeddedBus, Publication, Publisher};
@@ -62,6 +65,7 @@ pub struct Hub {
     http: http::Server,
     disk: DiskTasks,
     decider: JoinHandle<(Disk, Bridge)>,
+    reload: Reload,
     stop: watch::Sender<bool>,
     _lock: std::fs::File,
 }
@@ -128,6 +132,7 @@ impl Hub {
         let bridge =
             Bridge::start(links(&config, addresses.irc), Timing::default(), &publisher, &view);
         let (stop, stopped) = watch::channel(false);
+        let reload = Reload::new([], inbox.clone());
         let decider = Decider {
             mesh,
             inbox,
@@ -143,13 +148,20 @@ impl Hub {
         let decider = tokio::spawn(decider.run(effects, past.aside, aside, stopped));
         let http =
             http::serve(http, http::Api { publisher, view, deadline: config.announce.deadline });
-        Ok(Self { addresses, bus, house, http, disk: disk_tasks, decider, stop, _lock: lock })
+        let disk = disk_tasks;
+        Ok(Self { addresses, bus, house, http, disk, decider, reload, stop, _lock: lock })
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// The way to have it read its files again, also while it runs.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
     }
 
     /// Runs until `stop` resolves, then shuts down in order under one deadline.

@@ -53,7 +53,7 @@ pub use api::{
 pub use broker::{Broker, Outgoing};
 pub use certificate::Validity;
 pub use properties::{Properties, PropertiesBuilder};
-pub use retained::{MemoryStore, Retained, RetainedStore};
+pub use retained::{MemoryStore, Page, Retained, RetainedStore};
 pub use settings::{Limits, Listen, Settings, StartError};
 pub use stats::Stats;
 pub use tls::{ClientCertificate, Secured, Tls, TlsError, TlsFiles};

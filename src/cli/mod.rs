@@ -43,7 +43,8 @@ enum Command {
     /// Run the hub until it is told to stop
     ///
     /// Logs go to standard error (how much: MESHFS_LOG=debug). The first SIGTERM or
-    /// SIGINT starts an orderly shutdown; a second one ends the process at once.
+    /// SIGINT starts an orderly shutdown; a second one ends the process at once. SIGHUP
+    /// has it read again what may change while it runs.
     Serve(serve::Args),
     /// Announce something risky and wait for the snapshot
     ///

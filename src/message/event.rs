@@ -78,6 +78,15 @@ pub enum Entry {
         /// How many since the last line.
         count: u64,
     },
+    /// The hub was asked to read some of its files again.
+    Reload {
+        /// What the files are about, such as `users`.
+        what: String,
+        /// `read`, or `refused`: then what was in force stays.
+        state: String,
+        /// What is in force now, or why it was refused.
+        detail: String,
+    },
     /// A file of the live store was set aside.
     SetAside {
         /// Where it was, below the root.
