@@ -11,6 +11,7 @@ mod open;
 mod presence;
 mod reload;
 mod start;
+mod tls;
 
 pub use reload::Reload;
 
@@ -27,7 +28,7 @@ use crate::message::Entry;
 use crate::snapshot::{self, Engine};
 use anyhow::Context as _;
 use inbox::Inbox;
-use open::{in_use, links, start_bus, start_house};
+use open::{address, links, open_http, start_bus, start_house};
 use presence::HubPresence;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,8 +51,14 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Addresses {
     /// The broker.
     pub mqtt: SocketAddr,
+    /// The broker with TLS, if it listens so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mqtts: Option<SocketAddr>,
     /// The HTTP interface.
     pub http: SocketAddr,
+    /// The HTTP interface with TLS, if it listens so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub https: Option<SocketAddr>,
     /// The house IRC server, if it runs.
     pub irc: Option<SocketAddr>,
 }
@@ -95,6 +102,8 @@ impl Hub {
         engine: Arc<dyn Engine>,
         why: String,
     ) -> anyhow::Result<Self> {
+        let tls = tls::load(&config)?;
+        tls.iter().for_each(tls::warn_of_time);
         let clock = Arc::new(SystemClock::start());
         let now = clock.now();
         let root = config.root.clone();
@@ -105,15 +114,15 @@ impl Hub {
         let journal = Journal::open(&root).context("could not open the journal")?;
         let past = start::recall(&store, &journal, now)?;
 
-        let http = http::bind(config.http.listen)
-            .await
-            .with_context(|| in_use("http.listen", config.http.listen))?;
+        let ports = open_http(&config, tls.as_ref()).await?;
         let house = start_house(&config).await?;
         let inbox = Arc::new(Inbox::default());
-        let bus = start_bus(&config, &inbox, past.retained).await?;
+        let bus = start_bus(&config, &inbox, past.retained, tls.as_ref()).await?;
         let addresses = Addresses {
             mqtt: bus.address().context("the broker has no address")?,
-            http: http.local_addr().context("the HTTP interface has no address")?,
+            mqtts: bus.tls_address(),
+            http: address(ports.first()).context("the HTTP interface has no address")?,
+            https: address(ports.get(1)),
             irc: house.as_ref().map(House::address),
         };
         let publisher: Arc<dyn Publisher> = Arc::new(bus.clone());
@@ -132,7 +141,7 @@ impl Hub {
         let bridge =
             Bridge::start(links(&config, addresses.irc), Timing::default(), &publisher, &view);
         let (stop, stopped) = watch::channel(false);
-        let reload = Reload::new([], inbox.clone());
+        let reload = Reload::new(tls.map(|tls| tls::part(&config, tls)), inbox.clone());
         let decider = Decider {
             mesh,
             inbox,
@@ -146,8 +155,8 @@ impl Hub {
         };
         effects.extend(past.expired.into_iter().map(Effect::Remove));
         let decider = tokio::spawn(decider.run(effects, past.aside, aside, stopped));
-        let http =
-            http::serve(http, http::Api { publisher, view, deadline: config.announce.deadline });
+        let (deadline, websockets) = (config.announce.deadline, Some(bus.clone()));
+        let http = http::serve(ports, http::Api { publisher, view, deadline, bus: websockets });
         let disk = disk_tasks;
         Ok(Self { addresses, bus, house, http, disk, decider, reload, stop, _lock: lock })
     }

@@ -1,5 +1,6 @@
 //! Section `bus`.
 
+use super::BusTls;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -11,6 +12,8 @@ pub struct Bus {
     pub mode: BusMode,
     /// Where the embedded broker listens.
     pub listen: SocketAddr,
+    /// The same with TLS, and the certificates of all that listens with TLS.
+    pub tls: BusTls,
     /// Largest MQTT packet in bytes.
     pub packet_max_bytes: usize,
     /// Most clients at once.

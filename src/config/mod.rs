@@ -6,9 +6,11 @@
 
 mod bus;
 mod irc;
+mod tls;
 
 pub use bus::{Bus, BusMode};
 pub use irc::{Embedded, Irc, Network};
+pub use tls::{BusTls, ClientCertificate, HttpTls};
 
 use crate::name::Dataset;
 use serde::{Deserialize, Serialize};
@@ -45,6 +47,8 @@ pub struct Config {
 pub struct Http {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// The same with TLS.
+    pub tls: HttpTls,
 }
 
 /// Section `snapshot`.
@@ -241,6 +245,7 @@ impl Config {
                 "the copy engine has no dataset; leave it empty",
             );
         }
+        self.check_tls()?;
         self.irc.check()
     }
 }

@@ -2,25 +2,51 @@
 //! and every page that a browser on this machine shows could reach it.
 
 use super::problem::Problem;
+use axum::Extension;
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
+use std::sync::Arc;
+
+/// How a request came in.
+#[derive(Debug, Clone)]
+pub(super) enum Via {
+    Plain,
+    Tls {
+        /// The name in the client's verified certificate.
+        certificate: Option<Arc<str>>,
+    },
+}
+
+impl Via {
+    pub(super) fn certificate(&self) -> Option<Box<str>> {
+        match self {
+            Self::Tls { certificate } => certificate.as_deref().map(Into::into),
+            Self::Plain => None,
+        }
+    }
+}
 
 /// Refuses what a page of another origin sends, and what reaches the interface
 /// under a name that is not this machine's (DNS rebinding).
-pub(super) async fn same_origin(request: Request, next: Next) -> Response {
-    match foreign(request.headers()) {
+pub(super) async fn same_origin(
+    Extension(via): Extension<Via>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match foreign(&via, request.headers()) {
         Some(why) => Problem::forbidden(why).into_response(),
         None => next.run(request).await,
     }
 }
 
-fn foreign(headers: &HeaderMap) -> Option<&'static str> {
+fn foreign(via: &Via, headers: &HeaderMap) -> Option<&'static str> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let host = text(header::HOST).unwrap_or_default();
-    if !is_local(host) {
+    // With TLS a name that is not ours meets a certificate that does not have it.
+    if matches!(via, Via::Plain) && !is_local(host) {
         return Some("the Host header must be localhost or a loopback address");
     }
     match text(header::ORIGIN) {
@@ -51,7 +77,23 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        foreign(&headers).is_none()
+        foreign(&Via::Plain, &headers).is_none()
+    }
+
+    #[test]
+    fn with_tls_any_name_is_good_but_no_other_origin() {
+        let via = Via::Tls { certificate: None };
+        let verdict = |host: &str, origin: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            headers.insert(header::ORIGIN, origin.parse().unwrap());
+            foreign(&via, &headers).is_none()
+        };
+        assert!(verdict("hub.example:8443", "https://hub.example:8443"));
+        for origin in ["https://evil.example", "null", "https://hub.example", ""] {
+            assert!(!verdict("hub.example:8443", origin), "{origin}");
+        }
+        assert!(!verdict("", ""));
     }
 
     #[test]

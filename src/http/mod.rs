@@ -3,35 +3,23 @@
 mod announcements;
 pub mod api;
 mod guard;
+mod mqtt;
 mod problem;
+mod server;
 
-use crate::bus::Publisher;
+pub use server::{Port, Server, serve};
+
+use crate::bus::{EmbeddedBus, Publisher};
 use crate::mesh::View;
-use axum::extract::{ConnectInfo, FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use axum::{Json, Router};
 use problem::Problem;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
-use tracing::{debug, warn};
-
-/// Connections at one time; the next one waits for a place.
-const CONNECTIONS_MAX: usize = 1024;
-/// How long a request's headers may take to arrive, and an idle connection to send the next.
-const HEADER_LIMIT: Duration = Duration::from_secs(10);
-/// Pause after a connection could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use tokio::sync::watch;
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -42,83 +30,13 @@ pub struct Api {
     pub view: watch::Receiver<View>,
     /// By when an announcement has its outcome.
     pub deadline: Duration,
+    /// The bus that takes over what comes to `/mqtt`.
+    pub bus: Option<EmbeddedBus>,
 }
 
 impl std::fmt::Debug for Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Api").field("deadline", &self.deadline).finish_non_exhaustive()
-    }
-}
-
-/// A running HTTP interface.
-#[derive(Debug)]
-pub struct Server {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
-
-/// Opens the port.
-///
-/// # Errors
-/// The address cannot be listened on.
-pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(listen).await
-}
-
-/// Serves the interface on an open port.
-#[must_use]
-pub fn serve(listener: TcpListener, api: Api) -> Server {
-    let (stop, stopped) = watch::channel(false);
-    Server { stop, task: tokio::spawn(accept(listener, router(api), stopped)) }
-}
-
-/// Takes in connections, so many at a time and each with a limit for its
-/// headers: whoever says nothing keeps nobody else out for long.
-async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>) {
-    let connections = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    // An error means that the hub is gone, which is a reason to stop too.
-    let stop = stopped.wait_for(|stop| *stop);
-    tokio::pin!(stop);
-    loop {
-        let next = async {
-            let place = places.clone().acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! { next = next => next, _ = &mut stop => break };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "HTTP connection not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await; // out of file descriptors, most likely
-                continue;
-            }
-        };
-        let service = router.clone().layer(Extension(ConnectInfo(peer)));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_LIMIT)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%peer, %error, "HTTP connection ended");
-            }
-            drop(place);
-        });
-    }
-    drop(listener);
-    connections.shutdown().await;
-}
-
-impl Server {
-    /// Takes no more requests and waits for those under way.
-    pub async fn stop(&mut self, limit: Duration) {
-        self.stop.send_replace(true);
-        if tokio::time::timeout(limit, &mut self.task).await.is_err() {
-            warn!(?limit, "HTTP requests still under way");
-            self.task.abort();
-        }
     }
 }
 
@@ -130,6 +48,7 @@ fn router(api: Api) -> Router {
         .route("/v1/nodes/{node}", get(node))
         .route("/v1/snapshots", get(snapshots))
         .route("/v1/snapshots/{name}", get(snapshot))
+        .route("/mqtt", get(mqtt::upgrade))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(|| async { Problem::not_found("there is nothing at this path") })

@@ -16,7 +16,6 @@ pub(super) struct Part {
 impl Part {
     /// `read` takes what the files say into force and gives it in a few words, or changes nothing
     /// and says why. It may wait for a disk.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the first part comes with users"))]
     pub(super) fn new(
         what: &'static str,
         read: impl Fn() -> anyhow::Result<String> + Send + Sync + 'static,
