@@ -7,6 +7,7 @@
     reason = "a test ends where it fails"
 )]
 #![allow(clippy::print_stderr, reason = "a skip is said")]
+#![allow(dead_code, reason = "the hub's helpers are shared with other tests")]
 
 #[path = "clients/announcements.rs"]
 mod announcements;
