@@ -292,3 +292,31 @@ fn faulty_certificates_are_found_at_the_start_and_by_check() {
         assert!(!dir.path().join("tree").exists(), "nothing is touched before");
     }
 }
+
+#[test]
+fn the_command_line_reaches_a_hub_by_tls_and_believes_only_its_ca() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new(dir.path());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = Authority::new(elsewhere.path());
+    let hub = start(dir.path(), &authority, "optional");
+    let https = format!("https://localhost:{}", hub.https.unwrap().port());
+    let mqtts = format!("mqtts://localhost:{}", hub.mqtts.unwrap().port());
+    let (good, bad) = (authority.path("ca.pem"), other.path("ca.pem"));
+    for url in [&https, &mqtts] {
+        let output = meshfs(&["announce", "over TLS", "--hub", url, "--ca", &good]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.starts_with("confirmed: snapshot "), "{text}");
+        let output = meshfs(&["announce", "over TLS", "--hub", url, "--ca", &bad]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(69), "{text}");
+        assert!(text.contains(url.as_str()) && text.contains("certificate"), "{text}");
+    }
+    let mut by_environment = program(env!("CARGO_BIN_EXE_meshfs"));
+    by_environment.args(["snapshots", "list"]).env("MESHFS_HUB", &https).env("MESHFS_CA", &good);
+    assert_eq!(lines(&mut by_environment).iter().filter(|l| l.contains("over TLS")).count(), 2);
+    let output = meshfs(&["status", "--hub", &https, "--ca", &authority.path("server.key")]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{text}");
+    assert!(text.contains("server.key: no certificate in PEM form"), "{text}");
+}

@@ -1,9 +1,9 @@
 //! The certificates of the hub's TLS ports.
 
 use super::reload::Part;
-use crate::bus::{ClientCertificate, Tls, TlsError, TlsFiles};
 use crate::config::{self, BusTls, Config};
 use jiff::Timestamp;
+use meshfs_broker::{ClientCertificate, Tls, TlsError, TlsFiles};
 use std::time::SystemTime;
 use tracing::warn;
 
