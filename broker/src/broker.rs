@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::{net::TcpListener, time::Instant};
 
 use crate::{
-    api::{Admission, Authority, Identity, QoS, Refusal, RefusalReason},
+    api::{Admission, Authority, BoxFuture, Identity, QoS, Refusal, RefusalReason},
     codec::{Reason, publish::Publish},
     fanout::{Turn, Verdict},
     housekeeping::keep_house,
@@ -14,7 +14,7 @@ use crate::{
     lock::lock,
     properties::Properties,
     retained::RetainedStore,
-    session::Session,
+    session::{Session, rules},
     settings::{Settings, StartError},
     shared::{LOOK_AGAIN, Phase, Shared},
     stats::Stats,
@@ -97,10 +97,26 @@ impl Broker {
     /// # Errors
     /// When the topic or the properties are malformed, or admission refuses the message.
     pub async fn publish(&self, by: &Arc<Identity>, message: Outgoing) -> Result<(), Refusal> {
+        match self.hand_in(by, message).await? {
+            Some(due) => due.await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same, but does not wait for the acknowledgement; gives what does, if there is something
+    /// to wait for.
+    ///
+    /// # Errors
+    /// As for [`Broker::publish`], as far as they are known at once.
+    pub async fn hand_in(
+        &self,
+        by: &Arc<Identity>,
+        message: Outgoing,
+    ) -> Result<Option<BoxFuture<'static, Result<(), Refusal>>>, Refusal> {
         let shared = &self.0.shared;
         if !Properties::new(&message.properties).is_valid() {
-            let reason = RefusalReason::ImplementationSpecific;
-            return Err(Refusal { reason, text: "malformed properties".into() });
+            let text = "malformed properties";
+            return Err(refused(RefusalReason::ImplementationSpecific, text));
         }
         let packet = Publish {
             qos: message.qos as u8,
@@ -129,14 +145,19 @@ impl Broker {
             }
         }
         match verdict {
-            Ok(Verdict::Accepted) => Ok(()),
-            Ok(Verdict::AcceptedWhen(due)) => due.await,
+            Ok(Verdict::Accepted) => Ok(None),
+            Ok(Verdict::AcceptedWhen(due)) => Ok(Some(due)),
             Ok(Verdict::Refused(refusal)) => Err(refusal),
-            Err(_) => Err(Refusal {
-                reason: RefusalReason::TopicNameInvalid,
-                text: "malformed topic".into(),
-            }),
+            Err(_) => Err(refused(RefusalReason::TopicNameInvalid, "malformed topic")),
         }
+    }
+
+    /// Runs something while nothing retained is admitted, stored or queued: whatever it tells the
+    /// host comes after all messages before it and before all messages after it. It must be short
+    /// and may not call the broker.
+    pub fn in_order<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _order = lock(&self.0.shared.order);
+        act()
     }
 
     /// What it has counted so far.
@@ -148,10 +169,12 @@ impl Broker {
         stats
     }
 
-    /// Asks the authority and [`Admission::retention`] anew from the next message on. Existing
-    /// subscriptions stay until they are made again.
+    /// Asks the authority and [`Admission::retention`] anew from the next message on. Who may no
+    /// longer stay is disconnected (0x98) and its session ended; subscriptions that are no longer
+    /// allowed end, with what of their retained messages is not sent yet. Messages accepted before
+    /// are still delivered.
     pub fn rules_changed(&self) {
-        self.0.shared.new_epoch();
+        rules::changed(&self.0.shared);
     }
 
     /// Ends everything: no new connections at once, queues written out while the limit lasts,
@@ -179,4 +202,8 @@ async fn wait_for_room(shared: &Shared, session: &Session) {
         }
         drop(tokio::time::timeout(LOOK_AGAIN, room).await);
     }
+}
+
+fn refused(reason: RefusalReason, text: &str) -> Refusal {
+    Refusal { reason, text: text.into(), temporary: false }
 }

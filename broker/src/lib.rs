@@ -45,7 +45,7 @@ pub use api::{
 };
 pub use broker::{Broker, Outgoing};
 pub use properties::{Properties, PropertiesBuilder};
-pub use retained::{MemoryStore, Retained, RetainedStore};
+pub use retained::{MemoryStore, Page, Retained, RetainedStore};
 pub use settings::{Limits, Settings, StartError};
 pub use stats::Stats;
 pub use topic::{filter_matches, valid_filter, valid_topic};

@@ -54,7 +54,7 @@ impl Admission for Host {
     fn admit(&self, message: &Incoming<'_>) -> Admitted {
         if message.topic == "refused" {
             let (reason, text) = (RefusalReason::PayloadFormatInvalid, "no".into());
-            return Admitted::Refused(Refusal { reason, text });
+            return Admitted::Refused(Refusal { reason, text, temporary: false });
         }
         lock(&self.0).push(format!("{} {}", message.by.client_id, message.topic));
         Admitted::Accepted

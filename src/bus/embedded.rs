@@ -1,9 +1,10 @@
 //! The bus on the hub's own broker.
 
 use super::{
-    Arrival, BoxFuture, Door, Publication, PublishError, Publisher, Refusal, RefusalKind, Retention,
+    Arrival, BoxFuture, Door, Page, Publication, PublishError, Publisher, Refusal, RefusalKind,
+    RetainedSet, Retention,
 };
-use crate::name::{By, Door as DoorName, Topic};
+use crate::name::{By, Door as DoorName, Filter, Topic};
 use bytes::Bytes;
 use jiff::Timestamp;
 use meshfs_broker as broker;
@@ -11,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// A retained message that the broker is to begin with.
+/// A retained message: what the tree gives the broker to begin with, and what readers get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
     /// Who published it.
@@ -36,6 +37,7 @@ pub struct Restored {
 #[derive(Debug, Clone)]
 pub struct EmbeddedBus {
     broker: broker::Broker,
+    store: Arc<broker::MemoryStore>,
 }
 
 impl EmbeddedBus {
@@ -53,8 +55,8 @@ impl EmbeddedBus {
             broker::RetainedStore::put(store.as_ref(), Arc::new(message.into()));
         }
         let guard = Arc::new(Guard(door));
-        let broker = broker::Broker::start(settings, guard.clone(), guard, store).await?;
-        Ok(Self { broker })
+        let broker = broker::Broker::start(settings, guard.clone(), guard, store.clone()).await?;
+        Ok(Self { broker, store })
     }
 
     /// The address that clients connect to.
@@ -79,11 +81,7 @@ impl Publisher for EmbeddedBus {
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>> {
         let Publication { by, topic, payload, retain, correlation } = publication;
         Box::pin(async move {
-            let identity = broker::Identity {
-                client_id: format!("{}:{}", by.door.as_str(), by.client).into(),
-                user: by.user,
-                address: None,
-            };
+            let identity = identity(by);
             let mut properties = broker::PropertiesBuilder::new();
             if let Some(correlation) = &correlation {
                 properties = properties.correlation_data(correlation);
@@ -100,6 +98,35 @@ impl Publisher for EmbeddedBus {
             published.map_err(|refusal| PublishError::Refused { topic, why: refusal.text })
         })
     }
+}
+
+impl RetainedSet for EmbeddedBus {
+    fn page(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Page {
+        let page = self.store.page(filter.as_str(), after, limit);
+        let messages = page.messages.iter().filter_map(|message| restored(message));
+        Page { messages: messages.collect(), next: page.next.map(|next| (*next).into()) }
+    }
+
+    fn get(&self, topic: &Topic) -> Option<Restored> {
+        let message = self.store.get(topic.as_str())?;
+        restored(&message).filter(|_| !message.is_expired(SystemTime::now()))
+    }
+}
+
+/// A message of the broker in the hub's words; none if it is outside the mesh, which the door
+/// does not let in.
+fn restored(message: &broker::Retained) -> Option<Restored> {
+    let properties = broker::Properties::new(&message.properties);
+    Some(Restored {
+        by: by(&message.by),
+        topic: Topic::parse(&message.topic).ok()?,
+        payload: message.payload.clone(),
+        qos: message.qos as u8,
+        content_type: properties.content_type().map(Into::into),
+        user_properties: properties.user().map(|(k, v)| (k.into(), v.into())).collect(),
+        expires_at: message.expires_at.and_then(timestamp),
+        received_at: timestamp(message.received_at).unwrap_or_default(),
+    })
 }
 
 /// The hub's door as the broker asks for it.
@@ -175,7 +202,7 @@ impl From<Refusal> for broker::Refusal {
             RefusalKind::NotYet => broker::RefusalReason::ImplementationSpecific,
             RefusalKind::Quota => broker::RefusalReason::QuotaExceeded,
         };
-        Self { reason, text: refusal.why }
+        Self { reason, text: refusal.why, temporary: false }
     }
 }
 
@@ -193,7 +220,6 @@ impl From<Restored> for broker::Retained {
             1 => broker::QoS::AtLeastOnce,
             _ => broker::QoS::ExactlyOnce,
         };
-        let By { client, user, .. } = message.by;
         Self {
             topic: message.topic.as_str().into(),
             payload: message.payload,
@@ -201,9 +227,15 @@ impl From<Restored> for broker::Retained {
             properties: properties.build(),
             expires_at: message.expires_at.map(system_time),
             received_at: system_time(message.received_at),
-            by: Arc::new(broker::Identity { client_id: client, user, address: None }),
+            by: Arc::new(identity(message.by)),
         }
     }
+}
+
+/// A sender that does not come from the network, as the broker keeps it.
+fn identity(by: By) -> broker::Identity {
+    let client_id = format!("{}:{}", by.door.as_str(), by.client).into();
+    broker::Identity { client_id, user: by.user, address: None }
 }
 
 /// The sender in the hub's words. What the program itself publishes carries its
@@ -225,4 +257,26 @@ fn timestamp(time: SystemTime) -> Option<Timestamp> {
 /// A time before 1970 has no use on a bus and becomes 1970.
 fn system_time(at: Timestamp) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::try_from(at.as_duration()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_what_was_restored_with_its_publisher() {
+        for door in [DoorName::Mqtt, DoorName::Irc] {
+            let message = Restored {
+                by: By { door, client: "a:b".into(), user: Some("alice".into()) },
+                topic: Topic::parse("mesh/app/x").unwrap(),
+                payload: Bytes::from_static(b"p"),
+                qos: 1,
+                content_type: Some("text/plain".into()),
+                user_properties: vec![("k".into(), "v".into()), ("k".into(), "é".into())],
+                expires_at: Some("2026-06-16T14:19:07Z".parse().unwrap()),
+                received_at: "2026-06-16T14:19:06.123Z".parse().unwrap(),
+            };
+            assert_eq!(restored(&message.clone().into()), Some(message));
+        }
+    }
 }

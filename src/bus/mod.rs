@@ -8,7 +8,7 @@ mod embedded;
 
 pub use embedded::{EmbeddedBus, Restored};
 
-use crate::name::{By, Topic};
+use crate::name::{By, Filter, Topic};
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::Pin;
@@ -142,6 +142,23 @@ pub trait Door: Send + Sync + 'static {
 pub trait Publisher: Send + Sync + 'static {
     /// Publishes and resolves when the message is accepted and queued for every receiver.
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>>;
+}
+
+/// What readers need of the bus: its retained messages as they are now.
+pub trait RetainedSet: Send + Sync + 'static {
+    /// Some of the messages that a filter selects, `limit` at most, behind a topic if one is given.
+    fn page(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Page;
+    /// The message of a topic.
+    fn get(&self, topic: &Topic) -> Option<Restored>;
+}
+
+/// A part of the retained messages that a filter selects, in topic order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The messages; there may be none though more follow.
+    pub messages: Vec<Restored>,
+    /// Behind which topic to go on, if there may be more.
+    pub next: Option<Box<str>>,
 }
 
 /// Remembers what was published.

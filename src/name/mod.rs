@@ -5,6 +5,7 @@
 
 mod by;
 mod dataset;
+mod filter;
 mod id;
 mod irc;
 mod snapshot;
@@ -12,6 +13,7 @@ mod topic;
 
 pub use by::{By, Door};
 pub use dataset::{Dataset, DatasetError};
+pub use filter::{Filter, FilterError};
 pub use id::{AnnouncementId, NameError, NodeId, ServiceId, UserName};
 pub use irc::{Channel, IrcNameError, NetworkName, Nick};
 pub use snapshot::{SnapshotName, SnapshotNameError};

@@ -227,6 +227,7 @@ fn what_the_host_may_not_publish_it_is_told() {
             "bad" => Admitted::Refused(Refusal {
                 reason: RefusalReason::QuotaExceeded,
                 text: "full".into(),
+                temporary: false,
             }),
             _ => Admitted::Accepted,
         }),
@@ -263,6 +264,7 @@ fn a_will_the_host_refuses_is_not_said() {
             "bad" => Admitted::Refused(Refusal {
                 reason: RefusalReason::PayloadFormatInvalid,
                 text: "no".into(),
+                temporary: false,
             }),
             _ => Admitted::Accepted,
         }),

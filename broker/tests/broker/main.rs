@@ -12,6 +12,7 @@
 mod support;
 
 mod admission;
+mod again;
 mod authority;
 mod backpressure;
 mod clients;
@@ -26,6 +27,7 @@ mod order;
 mod properties;
 mod publish;
 mod retained;
+mod rules;
 mod rumqttd;
 mod sessions;
 mod shared;
