@@ -27,8 +27,9 @@ use crate::message::Entry;
 use crate::snapshot::{self, Engine};
 use anyhow::Context as _;
 use inbox::Inbox;
-use open::{in_use, links, start_bus, start_house};
+use open::{in_use, links, open_access, start_bus, start_house};
 use presence::HubPresence;
+use reload::Part;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +98,8 @@ impl Hub {
     ) -> anyhow::Result<Self> {
         let clock = Arc::new(SystemClock::start());
         let now = clock.now();
+        let inbox = Arc::new(Inbox::default());
+        let access = open_access(&config, &inbox)?;
         let root = config.root.clone();
         let base = start::make_tree(&root)?;
         let lock = start::lock(&root, &base)?;
@@ -109,8 +112,7 @@ impl Hub {
             .await
             .with_context(|| in_use("http.listen", config.http.listen))?;
         let house = start_house(&config).await?;
-        let inbox = Arc::new(Inbox::default());
-        let bus = start_bus(&config, &inbox, past.retained).await?;
+        let bus = start_bus(&config, &inbox, &access, past.retained).await?;
         let addresses = Addresses {
             mqtt: bus.address().context("the broker has no address")?,
             http: http.local_addr().context("the HTTP interface has no address")?,
@@ -132,7 +134,7 @@ impl Hub {
         let bridge =
             Bridge::start(links(&config, addresses.irc), Timing::default(), &publisher, &view);
         let (stop, stopped) = watch::channel(false);
-        let reload = Reload::new([], inbox.clone());
+        let reload = Reload::new([Part::users(&access, &bus)], inbox.clone());
         let decider = Decider {
             mesh,
             inbox,
@@ -146,8 +148,8 @@ impl Hub {
         };
         effects.extend(past.expired.into_iter().map(Effect::Remove));
         let decider = tokio::spawn(decider.run(effects, past.aside, aside, stopped));
-        let http =
-            http::serve(http, http::Api { publisher, view, deadline: config.announce.deadline });
+        let deadline = config.announce.deadline;
+        let http = http::serve(http, http::Api { publisher, view, access, deadline });
         let disk = disk_tasks;
         Ok(Self { addresses, bus, house, http, disk, decider, reload, stop, _lock: lock })
     }

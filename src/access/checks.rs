@@ -2,7 +2,7 @@
 //! few at once, and once only for a password that has been right.
 
 use super::Denied;
-use super::attempts::{Attempts, Digest, Standing};
+use super::attempts::{Attempts, Digest, Standing, WINDOW};
 use super::password::Hashed;
 use blake2::Blake2sMac256;
 use blake2::digest::{KeyInit as _, Mac as _};
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// Passwords checked at the same moment: each takes a core and 19 MiB.
@@ -41,12 +41,12 @@ struct Inner {
     right: Mutex<HashMap<Box<str>, (Digest, Hashed)>>,
     attempts: Mutex<Attempts>,
     wrong: AtomicU64,
-    on_shut_out: Box<dyn Fn(IpAddr) + Send + Sync>,
+    on_shut_out: Box<dyn Fn(IpAddr, Duration) + Send + Sync>,
 }
 
 impl Checks {
     pub(super) fn new(
-        on_shut_out: impl Fn(IpAddr) + Send + Sync + 'static,
+        on_shut_out: impl Fn(IpAddr, Duration) + Send + Sync + 'static,
     ) -> Result<Self, String> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|e| e.to_string())?;
@@ -101,7 +101,7 @@ impl Checks {
             tracing::warn!(%address, ?user, "wrong user name or password");
             if lock(&inner.attempts).wrong(address, digest, Instant::now()) {
                 tracing::warn!(%address, "too many wrong passwords, address shut out for a minute");
-                (inner.on_shut_out)(address);
+                (inner.on_shut_out)(address, WINDOW);
             }
             Err(Denied::Wrong)
         };
@@ -182,7 +182,7 @@ mod tests {
     fn checks() -> (Checks, Arc<AtomicUsize>) {
         let shut_out = Arc::new(AtomicUsize::new(0));
         let counted = shut_out.clone();
-        let checks = Checks::new(move |_| {
+        let checks = Checks::new(move |_, _| {
             counted.fetch_add(1, Relaxed);
         });
         (checks.unwrap(), shut_out)

@@ -24,7 +24,7 @@ pub use rule::Who;
 
 use checks::{Attempt, Checks};
 use password::{Hashed, PASSWORD_MAX_BYTES};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -83,8 +83,19 @@ pub enum Denied {
 struct Rules {
     users: Users,
     decoys: Vec<Hashed>,
-    /// Whose connections the last reading ended.
-    ousted: HashSet<Box<str>>,
+    /// How many times the file has been read.
+    reading: u64,
+    /// Of whom the proof that counted before some reading has not counted since.
+    ousted: HashMap<Box<str>, u64>,
+}
+
+/// Somebody who was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    /// The user; `None` is nobody in particular.
+    pub user: Option<Box<str>>,
+    /// Which rules let him in, for [`Access::may_stay`].
+    pub reading: u64,
 }
 
 /// The keeper of the rules.
@@ -101,17 +112,18 @@ impl std::fmt::Debug for Access {
 }
 
 impl Access {
-    /// Reads the file of users. `on_shut_out` is told of each address that guessed too much.
+    /// Reads the file of users. `on_shut_out` is told of each address that guessed too
+    /// much, and how long it may guess no more.
     ///
     /// # Errors
     /// The file cannot be read or says something that has no meaning.
     pub fn open(
         policy: Policy,
-        on_shut_out: impl Fn(IpAddr) + Send + Sync + 'static,
+        on_shut_out: impl Fn(IpAddr, Duration) + Send + Sync + 'static,
     ) -> Result<Self, UsersError> {
         let users = file::load(&policy.users)?;
         policy.check(&users)?;
-        let rules = Rules::new(users, HashSet::new());
+        let rules = Rules::new(users, 0, HashMap::new());
         let checks = Checks::new(on_shut_out).map_err(|why| UsersError::NoRandom { why })?;
         Ok(Self { policy, rules: RwLock::new(Arc::new(rules?)), checks })
     }
@@ -128,46 +140,52 @@ impl Access {
             let is = users.users.get(name);
             is.is_none_or(|is| is.password != was.password || is.certificate != was.certificate)
         });
-        let ousted: HashSet<_> = ousted.map(|(name, _)| name.as_str().into()).collect();
+        let ousted: Vec<Box<str>> = ousted.map(|(name, _)| name.as_str().into()).collect();
         let said = format!("{} users, {} ousted", users.users.len(), ousted.len());
-        let rules = Arc::new(Rules::new(users, ousted)?);
+        let reading = old.reading + 1;
+        let ousted = ousted.into_iter().map(|name| (name, reading));
+        let ousted = old.ousted.clone().into_iter().chain(ousted).collect();
+        let rules = Arc::new(Rules::new(users, reading, ousted)?);
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
         self.checks.forget();
         Ok(said)
     }
 
-    /// Settles who somebody is; `None` is nobody in particular, who may come in all the same.
+    /// Settles who somebody is.
     ///
     /// # Errors
     /// He is not let in.
-    pub async fn admit(&self, claim: Claim<'_>) -> Result<Option<Box<str>>, Denied> {
+    pub async fn admit(&self, claim: Claim<'_>) -> Result<Guest, Denied> {
         let rules = self.rules();
-        let certified = claim
-            .certificate
-            .filter(|name| rules.users.user(name).is_some_and(|user| user.certificate));
+        let user = self.prove(&rules, claim).await?;
+        Ok(Guest { user: user.map(Into::into), reading: rules.reading })
+    }
+
+    async fn prove<'a>(&self, rules: &Rules, claim: Claim<'a>) -> Result<Option<&'a str>, Denied> {
+        let certifies = |name: &&str| rules.users.user(name).is_some_and(|user| user.certificate);
+        let certified = claim.certificate.filter(certifies);
         let Some(name) = claim.user.filter(|_| !rules.users.users.is_empty()) else {
             // A name that nothing can prove is not believed.
             return match certified {
-                Some(name) => Ok(Some(name.into())),
+                Some(name) => Ok(Some(name)),
                 None if self.takes_anonymous(claim.address) => Ok(None),
                 None => Err(Denied::Anonymous),
             };
         };
         if claim.password.is_none() && certified == Some(name) {
-            return Ok(Some(name.into()));
+            return Ok(Some(name));
         }
         let password = claim.password.filter(|password| password.len() <= PASSWORD_MAX_BYTES);
         let stored = rules.users.user(name).and_then(|user| user.password.as_ref());
-        self.checks
-            .check(Attempt {
-                user: name,
-                password: password.unwrap_or_default(),
-                address: claim.address,
-                stored,
-                decoy: rules.decoy(name),
-            })
-            .await?;
-        Ok(Some(name.into()))
+        let attempt = Attempt {
+            user: name,
+            password: password.unwrap_or_default(),
+            address: claim.address,
+            stored,
+            decoy: rules.decoy(name),
+        };
+        self.checks.check(attempt).await?;
+        Ok(Some(name))
     }
 
     /// True if somebody may publish to a topic, as far as rules go.
@@ -177,6 +195,18 @@ impl Access {
         match who.user {
             Some(name) => rules.users.user(name).is_some_and(|user| user.may_publish(who, topic)),
             None => self.anonymous(&rules).is_some_and(|role| role.may_publish(who, topic)),
+        }
+    }
+
+    /// True if somebody may publish to every topic that a filter selects, as far as rules go.
+    #[must_use]
+    pub fn may_publish_all(&self, who: Who<'_>, filter: &str) -> bool {
+        let rules = self.rules();
+        match who.user {
+            Some(name) => {
+                rules.users.user(name).is_some_and(|user| user.may_publish_all(who, filter))
+            }
+            None => self.anonymous(&rules).is_some_and(|role| role.may_publish_all(who, filter)),
         }
     }
 
@@ -200,11 +230,12 @@ impl Access {
         own.may_publish(who, topic) || self.may_publish(who, topic)
     }
 
-    /// False for a user whose proof of himself counted until the rules were last read, and does
-    /// not any more: he was removed, or his password is another.
+    /// False for a user whose proof of himself does not count any more: since he was let in he was
+    /// removed, or got another password.
     #[must_use]
-    pub fn may_stay(&self, user: Option<&str>) -> bool {
-        user.is_none_or(|user| !self.rules().ousted.contains(user))
+    pub fn may_stay(&self, user: Option<&str>, reading: u64) -> bool {
+        let rules = self.rules();
+        user.and_then(|user| rules.ousted.get(user)).is_none_or(|ousted| reading >= *ousted)
     }
 
     /// Passwords refused so far.
@@ -213,7 +244,9 @@ impl Access {
         self.checks.wrong()
     }
 
-    fn takes_anonymous(&self, address: IpAddr) -> bool {
+    /// True if somebody without a name comes in from there.
+    #[must_use]
+    pub fn takes_anonymous(&self, address: IpAddr) -> bool {
         let here = self.policy.allow_anonymous || address.to_canonical().is_loopback();
         here && self.policy.anonymous_role.as_ref() != NONE
     }
@@ -251,14 +284,14 @@ impl Policy {
 }
 
 impl Rules {
-    fn new(users: Users, ousted: HashSet<Box<str>>) -> Result<Self, UsersError> {
+    fn new(users: Users, reading: u64, ousted: HashMap<Box<str>, u64>) -> Result<Self, UsersError> {
         let kept = users.users.values().filter_map(|user| user.password.clone());
         let mut decoys: Vec<_> = kept.collect();
         if decoys.is_empty() {
             let decoy = Hashed::make("of nobody whatsoever");
             decoys.push(decoy.map_err(|why| UsersError::NoRandom { why })?);
         }
-        Ok(Self { users, decoys, ousted })
+        Ok(Self { users, decoys, reading, ousted })
     }
 
     /// What an unknown name is checked against: always the same, as for a known one.

@@ -69,6 +69,10 @@ impl Rights {
         self.publish.iter().any(|rule| rule.filter(who).is_some_and(|f| selects(&f, topic)))
     }
 
+    pub(super) fn may_publish_all(&self, who: Who<'_>, filter: &str) -> bool {
+        self.publish.iter().any(|rule| rule.filter(who).is_some_and(|f| covers(&f, filter)))
+    }
+
     pub(super) fn may_subscribe(&self, who: Who<'_>, filter: &str) -> bool {
         self.subscribe.iter().any(|rule| rule.filter(who).is_some_and(|f| covers(&f, filter)))
     }

@@ -34,7 +34,7 @@ fn bench(users: &str, change: impl FnOnce(&mut Policy)) -> Bench {
     write(dir.path(), users);
     let mut policy = policy(dir.path());
     change(&mut policy);
-    Bench { access: Access::open(policy, |_| ()).unwrap(), dir }
+    Bench { access: Access::open(policy, |_, _| ()).unwrap(), dir }
 }
 
 impl Bench {
@@ -47,7 +47,7 @@ impl Bench {
     ) -> Result<Option<String>, Denied> {
         let (password, address) = (password.map(str::as_bytes), address.parse().unwrap());
         let admitted = self.access.admit(Claim { user, password, certificate, address }).await;
-        admitted.map(|user| user.map(String::from))
+        admitted.map(|guest| guest.user.map(String::from))
     }
 }
 
@@ -160,25 +160,28 @@ async fn a_reading_takes_the_new_rules_ousts_who_changed_and_keeps_the_old_ones_
         write(dir, broken);
         let error = bench.access.reload().unwrap_err().to_string();
         assert!(error.contains("users.toml"), "{error}");
-        assert!(bench.access.may_stay(Some("web1")));
+        assert!(bench.access.may_stay(Some("web1"), 0));
         assert!(bench.come(Some("web1"), Some(PASSWORD), None, THERE).await.is_ok());
     }
     write(dir, &USERS.replace("web1", "anna"));
     assert_eq!(bench.access.reload().unwrap(), "3 users, 1 ousted");
-    assert!(!bench.access.may_stay(Some("web1")) && bench.access.may_stay(Some("web3")));
-    assert!(bench.access.may_stay(Some("anna")) && bench.access.may_stay(None));
+    assert!(!bench.access.may_stay(Some("web1"), 0) && bench.access.may_stay(Some("web3"), 0));
+    assert!(bench.access.may_stay(Some("anna"), 0) && bench.access.may_stay(None, 0));
     let came = bench.come(Some("web1"), Some(PASSWORD), None, THERE).await;
     assert_eq!(came, Err(Denied::Wrong), "a password that was right is not remembered");
     let other = Hashed::make("another one").unwrap();
     write(dir, &USERS.replace("HASHED", other.as_str()));
     bench.access.reload().unwrap();
-    assert!(!bench.access.may_stay(Some("web3")), "his password is another");
-    assert!(bench.access.may_stay(Some("web2")));
+    assert!(!bench.access.may_stay(Some("web3"), 1), "his password is another");
+    assert!(bench.access.may_stay(Some("web3"), 2), "he has come with the new one");
+    assert!(bench.access.may_stay(Some("web2"), 0));
     let came = bench.come(Some("web3"), Some(PASSWORD), None, THERE).await;
     assert_eq!(came, Err(Denied::Wrong));
     write(dir, &USERS.replace("HASHED", other.as_str()).replace("node", "operator"));
     bench.access.reload().unwrap();
-    assert!(bench.access.may_stay(Some("web3")), "another role ends no connection");
+    assert!(bench.access.may_stay(Some("web3"), 2), "another role ends no connection");
+    assert!(!bench.access.may_stay(Some("web3"), 1), "a later reading forgets nobody");
+    assert!(!bench.access.may_stay(Some("web1"), 0));
     assert!(bench.access.may_publish(Who { user: Some("web3"), client: "" }, "mesh/app/x"));
 }
 

@@ -33,6 +33,10 @@ impl User {
         self.rights.may_publish(who, topic) || self.more.may_publish(who, topic)
     }
 
+    pub(super) fn may_publish_all(&self, who: Who<'_>, filter: &str) -> bool {
+        self.rights.may_publish_all(who, filter) || self.more.may_publish_all(who, filter)
+    }
+
     pub(super) fn may_subscribe(&self, who: Who<'_>, filter: &str) -> bool {
         self.rights.may_subscribe(who, filter) || self.more.may_subscribe(who, filter)
     }

@@ -1,6 +1,8 @@
 //! Reading again, while the hub runs, what is kept in files of its own.
 
 use super::inbox::Inbox;
+use crate::access::Access;
+use crate::bus::EmbeddedBus;
 use crate::mesh::Event;
 use crate::message::Entry;
 use std::sync::Arc;
@@ -16,12 +18,23 @@ pub(super) struct Part {
 impl Part {
     /// `read` takes what the files say into force and gives it in a few words, or changes nothing
     /// and says why. It may wait for a disk.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the first part comes with users"))]
     pub(super) fn new(
         what: &'static str,
         read: impl Fn() -> anyhow::Result<String> + Send + Sync + 'static,
     ) -> Self {
         Self { what, read: Box::new(read) }
+    }
+}
+
+impl Part {
+    /// Who may come in. Connections and subscriptions that are there follow the new rules.
+    pub(super) fn users(access: &Arc<Access>, bus: &EmbeddedBus) -> Self {
+        let (access, bus) = (access.clone(), bus.clone());
+        Self::new("users", move || {
+            let said = access.reload()?;
+            bus.rules_changed();
+            Ok(said)
+        })
     }
 }
 
