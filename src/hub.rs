@@ -28,8 +28,9 @@ use crate::message::Entry;
 use crate::snapshot::{self, Engine};
 use anyhow::Context as _;
 use inbox::Inbox;
-use open::{address, links, open_http, start_bus, start_house};
+use open::{address, links, open_access, open_http, start_bus, start_house};
 use presence::HubPresence;
+use reload::Part;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +107,8 @@ impl Hub {
         tls.iter().for_each(tls::warn_of_time);
         let clock = Arc::new(SystemClock::start());
         let now = clock.now();
+        let inbox = Arc::new(Inbox::default());
+        let access = open_access(&config, &inbox)?;
         let root = config.root.clone();
         let base = start::make_tree(&root)?;
         let lock = start::lock(&root, &base)?;
@@ -116,8 +119,7 @@ impl Hub {
 
         let ports = open_http(&config, tls.as_ref()).await?;
         let house = start_house(&config).await?;
-        let inbox = Arc::new(Inbox::default());
-        let bus = start_bus(&config, &inbox, past.retained, tls.as_ref()).await?;
+        let bus = start_bus(&config, &inbox, &access, past.retained, tls.as_ref()).await?;
         let addresses = Addresses {
             mqtt: bus.address().context("the broker has no address")?,
             mqtts: bus.tls_address(),
@@ -141,7 +143,9 @@ impl Hub {
         let bridge =
             Bridge::start(links(&config, addresses.irc), Timing::default(), &publisher, &view);
         let (stop, stopped) = watch::channel(false);
-        let reload = Reload::new(tls.map(|tls| tls::part(&config, tls)), inbox.clone());
+        let parts = std::iter::once(Part::users(&access, &bus))
+            .chain(tls.map(|tls| tls::part(&config, tls)));
+        let reload = Reload::new(parts, inbox.clone());
         let decider = Decider {
             mesh,
             inbox,
@@ -156,7 +160,8 @@ impl Hub {
         effects.extend(past.expired.into_iter().map(Effect::Remove));
         let decider = tokio::spawn(decider.run(effects, past.aside, aside, stopped));
         let (deadline, websockets) = (config.announce.deadline, Some(bus.clone()));
-        let http = http::serve(ports, http::Api { publisher, view, deadline, bus: websockets });
+        let api = http::Api { publisher, view, access, deadline, bus: websockets };
+        let http = http::serve(ports, api);
         let disk = disk_tasks;
         Ok(Self { addresses, bus, house, http, disk, decider, reload, stop, _lock: lock })
     }

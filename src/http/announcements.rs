@@ -1,17 +1,17 @@
 //! `/v1/announcements`: the answer to a request is the outcome itself.
 
+use super::login::Caller;
 use super::problem::Problem;
 use super::{Answer, Api, Name, api};
 use crate::bus::Publication;
 use crate::message::contract::topics;
 use crate::message::{Announcement, Outcome, State};
-use crate::name::{AnnouncementId, By, Door};
-use axum::Json;
+use crate::name::{AnnouncementId, Door};
 use axum::body::{Body, to_bytes};
-use axum::extract::{ConnectInfo, State as Extract};
+use axum::extract::State as Extract;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use std::net::SocketAddr;
+use axum::{Extension, Json};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// `POST /v1/announcements`: 201 when confirmed, 503 when failed, both with the outcome.
 pub(super) async fn announce(
     Extract(api): Extract<Api>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -41,10 +41,8 @@ pub(super) async fn announce(
         serde_json::to_vec(&announcement).map_err(|e| Problem::bad_request(&e.to_string()))?;
     let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     let door = if agent.is_some_and(|a| a.starts_with("meshfs/")) { Door::Cli } else { Door::Http };
-    let publication = Publication {
-        by: By::new(door, peer.ip().to_string()),
-        ..Publication::hub(topics::announce(), payload, false)
-    };
+    let publication =
+        Publication { by: caller.by(door), ..Publication::hub(topics::announce(), payload, false) };
     let published = api.publisher.publish(publication).await;
     published.map_err(|e| Problem::bad_request(&e.to_string()))?;
     let outcome = outcome(&api, &id).await?;

@@ -3,12 +3,14 @@
 mod announcements;
 pub mod api;
 mod guard;
+mod login;
 mod mqtt;
 mod problem;
 mod server;
 
 pub use server::{Port, Server, serve};
 
+use crate::access::Access;
 use crate::bus::{EmbeddedBus, Publisher};
 use crate::mesh::View;
 use axum::extract::{FromRequestParts, Path, State};
@@ -28,6 +30,8 @@ pub struct Api {
     pub publisher: Arc<dyn Publisher>,
     /// Where reads come from.
     pub view: watch::Receiver<View>,
+    /// Who may come in, and what each may do.
+    pub access: Arc<Access>,
     /// By when an announcement has its outcome.
     pub deadline: Duration,
     /// The bus that takes over what comes to `/mqtt`.
@@ -40,7 +44,17 @@ impl std::fmt::Debug for Api {
     }
 }
 
+/// Everything but the health of the hub takes a login, where one is asked for; who comes to the bus
+/// logs in there.
 fn router(api: Api) -> Router {
+    let login = axum::middleware::from_fn_with_state(api.clone(), login::login);
+    let guard = axum::middleware::from_fn_with_state(api.clone(), guard::guard);
+    let open = Router::new()
+        .route("/mqtt", get(mqtt::upgrade))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(guard);
     Router::new()
         .route("/v1/announcements", post(announcements::announce).get(announcements::list))
         .route("/v1/announcements/{id}", get(announcements::one))
@@ -48,12 +62,10 @@ fn router(api: Api) -> Router {
         .route("/v1/nodes/{node}", get(node))
         .route("/v1/snapshots", get(snapshots))
         .route("/v1/snapshots/{name}", get(snapshot))
-        .route("/mqtt", get(mqtt::upgrade))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(axum::middleware::from_fn(guard::same_origin))
+        .layer(login)
+        .merge(open)
         .with_state(api)
 }
 

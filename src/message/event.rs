@@ -78,6 +78,13 @@ pub enum Entry {
         /// How many since the last line.
         count: u64,
     },
+    /// An address tried too many passwords, and may try no more for a while.
+    ShutOut {
+        /// The address.
+        address: String,
+        /// For how long.
+        seconds: u64,
+    },
     /// The hub was asked to read some of its files again.
     Reload {
         /// What the files are about, such as `users`.
