@@ -29,7 +29,7 @@ use presence::HubPresence;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -127,12 +127,20 @@ impl Hub {
             Disk::start(parts).context("could not start the disk worker")?;
         let bridge =
             Bridge::start(links(&config, addresses.irc), Timing::default(), &publisher, &view);
+        let api = http::Api {
+            publisher: publisher.clone(),
+            view,
+            retained: Arc::new(bus.clone()),
+            intake: inbox.clone(),
+            purging: Arc::new(Semaphore::new(1)),
+            deadline: config.announce.deadline,
+        };
         let (stop, stopped) = watch::channel(false);
         let decider = Decider {
             mesh,
             inbox,
             disk,
-            outbox: spawn_outbox(publisher.clone()),
+            outbox: spawn_outbox(publisher),
             bridge,
             show,
             clock,
@@ -141,8 +149,7 @@ impl Hub {
         };
         effects.extend(past.expired.into_iter().map(Effect::Remove));
         let decider = tokio::spawn(decider.run(effects, past.aside, aside, stopped));
-        let http =
-            http::serve(http, http::Api { publisher, view, deadline: config.announce.deadline });
+        let http = http::serve(http, api);
         Ok(Self { addresses, bus, house, http, disk: disk_tasks, decider, stop, _lock: lock })
     }
 

@@ -36,7 +36,7 @@ const IMPORTS: [(&str, &[&str]); 14] = [
             "http",
         ],
     ),
-    ("cli", &["config", "hub", "http", "message"]),
+    ("cli", &["config", "hub", "http", "live", "message"]),
 ];
 
 const FILE_MAX_LINES: usize = 600;

@@ -3,11 +3,14 @@
 mod announcements;
 pub mod api;
 mod guard;
+mod live;
 mod problem;
+mod purge;
 
-use crate::bus::Publisher;
+use crate::bus::{BoxFuture, Publisher, RetainedSet};
 use crate::mesh::View;
-use axum::extract::{ConnectInfo, FromRequestParts, Path, State};
+use crate::message::Entry;
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
@@ -40,8 +43,22 @@ pub struct Api {
     pub publisher: Arc<dyn Publisher>,
     /// Where reads come from.
     pub view: watch::Receiver<View>,
+    /// The retained messages.
+    pub retained: Arc<dyn RetainedSet>,
+    /// Where the journal's lines go.
+    pub intake: Arc<dyn Intake>,
+    /// Held by the purge that is under way: there is one at a time.
+    pub purging: Arc<Semaphore>,
     /// By when an announcement has its outcome.
     pub deadline: Duration,
+}
+
+/// The way to the core for what is no publish.
+pub trait Intake: Send + Sync + 'static {
+    /// Has a line written into the journal, before what is published after this call.
+    fn note(&self, entry: Entry);
+    /// Resolves when the hub keeps up with what comes in.
+    fn room(&self) -> BoxFuture<'_, ()>;
 }
 
 impl std::fmt::Debug for Api {
@@ -130,6 +147,9 @@ fn router(api: Api) -> Router {
         .route("/v1/nodes/{node}", get(node))
         .route("/v1/snapshots", get(snapshots))
         .route("/v1/snapshots/{name}", get(snapshot))
+        .route("/v1/live", get(live::list))
+        .route("/v1/live/purge", post(purge::purge))
+        .route("/v1/live/{*path}", get(live::one))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
@@ -146,6 +166,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         path.map(|Path(name)| Self(name)).map_err(|e| Problem::bad_request(&e.body_text()))
+    }
+}
+
+/// What follows the `?`; what is not understood is a problem like every other.
+struct Params<T>(T);
+
+impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query.map(|Query(query)| Self(query)).map_err(|e| Problem::bad_request(&e.body_text()))
     }
 }
 
