@@ -34,7 +34,7 @@ use reload::Part;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -142,6 +142,16 @@ impl Hub {
             Disk::start(parts).context("could not start the disk worker")?;
         let bridge =
             Bridge::start(links(&config, addresses.irc), Timing::default(), &publisher, &view);
+        let api = http::Api {
+            publisher: publisher.clone(),
+            view,
+            retained: Arc::new(bus.clone()),
+            intake: inbox.clone(),
+            purging: Arc::new(Semaphore::new(1)),
+            access: access.clone(),
+            deadline: config.announce.deadline,
+            bus: Some(bus.clone()),
+        };
         let (stop, stopped) = watch::channel(false);
         let parts = std::iter::once(Part::users(&access, &bus))
             .chain(tls.map(|tls| tls::part(&config, tls)));
@@ -150,7 +160,7 @@ impl Hub {
             mesh,
             inbox,
             disk,
-            outbox: spawn_outbox(publisher.clone()),
+            outbox: spawn_outbox(publisher),
             bridge,
             show,
             clock,
@@ -159,8 +169,6 @@ impl Hub {
         };
         effects.extend(past.expired.into_iter().map(Effect::Remove));
         let decider = tokio::spawn(decider.run(effects, past.aside, aside, stopped));
-        let (deadline, websockets) = (config.announce.deadline, Some(bus.clone()));
-        let api = http::Api { publisher, view, access, deadline, bus: websockets };
         let http = http::serve(ports, api);
         let disk = disk_tasks;
         Ok(Self { addresses, bus, house, http, disk, decider, reload, stop, _lock: lock })

@@ -27,8 +27,11 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// The sender of what is published for him.
-    pub(super) fn by(&self, door: Door) -> By {
+    /// The sender of what is published for him: our own commands say who they are.
+    pub(super) fn by(&self, headers: &HeaderMap) -> By {
+        let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let cli = agent.is_some_and(|agent| agent.starts_with("meshfs/"));
+        let door = if cli { Door::Cli } else { Door::Http };
         By { user: self.user.clone(), ..By::new(door, self.address.to_string()) }
     }
 }

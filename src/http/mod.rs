@@ -3,17 +3,20 @@
 mod announcements;
 pub mod api;
 mod guard;
+mod live;
 mod login;
 mod mqtt;
 mod problem;
+mod purge;
 mod server;
 
 pub use server::{Port, Server, serve};
 
 use crate::access::Access;
-use crate::bus::{EmbeddedBus, Publisher};
+use crate::bus::{BoxFuture, EmbeddedBus, Publisher, RetainedSet};
 use crate::mesh::View;
-use axum::extract::{FromRequestParts, Path, State};
+use crate::message::Entry;
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
@@ -21,7 +24,7 @@ use axum::{Json, Router};
 use problem::Problem;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -32,10 +35,24 @@ pub struct Api {
     pub view: watch::Receiver<View>,
     /// Who may come in, and what each may do.
     pub access: Arc<Access>,
+    /// The retained messages.
+    pub retained: Arc<dyn RetainedSet>,
+    /// Where the journal's lines go.
+    pub intake: Arc<dyn Intake>,
+    /// Held by the purge that is under way: there is one at a time.
+    pub purging: Arc<Semaphore>,
     /// By when an announcement has its outcome.
     pub deadline: Duration,
     /// The bus that takes over what comes to `/mqtt`.
     pub bus: Option<EmbeddedBus>,
+}
+
+/// The way to the core for what is no publish.
+pub trait Intake: Send + Sync + 'static {
+    /// Has a line written into the journal, before what is published after this call.
+    fn note(&self, entry: Entry);
+    /// Resolves when the hub keeps up with what comes in.
+    fn room(&self) -> BoxFuture<'_, ()>;
 }
 
 impl std::fmt::Debug for Api {
@@ -62,6 +79,9 @@ fn router(api: Api) -> Router {
         .route("/v1/nodes/{node}", get(node))
         .route("/v1/snapshots", get(snapshots))
         .route("/v1/snapshots/{name}", get(snapshot))
+        .route("/v1/live", get(live::list))
+        .route("/v1/live/purge", post(purge::purge))
+        .route("/v1/live/{*path}", get(live::one))
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(login)
@@ -77,6 +97,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         path.map(|Path(name)| Self(name)).map_err(|e| Problem::bad_request(&e.body_text()))
+    }
+}
+
+/// What follows the `?`; what is not understood is a problem like every other.
+struct Params<T>(T);
+
+impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query.map(|Query(query)| Self(query)).map_err(|e| Problem::bad_request(&e.body_text()))
     }
 }
 
