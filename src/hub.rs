@@ -28,12 +28,13 @@ use crate::message::Entry;
 use crate::snapshot::{self, Engine};
 use anyhow::Context as _;
 use inbox::Inbox;
-use open::{address, links, open_http, start_bus, start_house};
+use open::{address, links, open_access, open_http, start_bus, start_house};
 use presence::HubPresence;
+use reload::Part;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -106,6 +107,8 @@ impl Hub {
         tls.iter().for_each(tls::warn_of_time);
         let clock = Arc::new(SystemClock::start());
         let now = clock.now();
+        let inbox = Arc::new(Inbox::default());
+        let access = open_access(&config, &inbox)?;
         let root = config.root.clone();
         let base = start::make_tree(&root)?;
         let lock = start::lock(&root, &base)?;
@@ -116,8 +119,7 @@ impl Hub {
 
         let ports = open_http(&config, tls.as_ref()).await?;
         let house = start_house(&config).await?;
-        let inbox = Arc::new(Inbox::default());
-        let bus = start_bus(&config, &inbox, past.retained, tls.as_ref()).await?;
+        let bus = start_bus(&config, &inbox, &access, past.retained, tls.as_ref()).await?;
         let addresses = Addresses {
             mqtt: bus.address().context("the broker has no address")?,
             mqtts: bus.tls_address(),
@@ -140,13 +142,25 @@ impl Hub {
             Disk::start(parts).context("could not start the disk worker")?;
         let bridge =
             Bridge::start(links(&config, addresses.irc), Timing::default(), &publisher, &view);
+        let api = http::Api {
+            publisher: publisher.clone(),
+            view,
+            retained: Arc::new(bus.clone()),
+            intake: inbox.clone(),
+            purging: Arc::new(Semaphore::new(1)),
+            access: access.clone(),
+            deadline: config.announce.deadline,
+            bus: Some(bus.clone()),
+        };
         let (stop, stopped) = watch::channel(false);
-        let reload = Reload::new(tls.map(|tls| tls::part(&config, tls)), inbox.clone());
+        let parts = std::iter::once(Part::users(&access, &bus))
+            .chain(tls.map(|tls| tls::part(&config, tls)));
+        let reload = Reload::new(parts, inbox.clone());
         let decider = Decider {
             mesh,
             inbox,
             disk,
-            outbox: spawn_outbox(publisher.clone()),
+            outbox: spawn_outbox(publisher),
             bridge,
             show,
             clock,
@@ -155,8 +169,7 @@ impl Hub {
         };
         effects.extend(past.expired.into_iter().map(Effect::Remove));
         let decider = tokio::spawn(decider.run(effects, past.aside, aside, stopped));
-        let (deadline, websockets) = (config.announce.deadline, Some(bus.clone()));
-        let http = http::serve(ports, http::Api { publisher, view, deadline, bus: websockets });
+        let http = http::serve(ports, api);
         let disk = disk_tasks;
         Ok(Self { addresses, bus, house, http, disk, decider, reload, stop, _lock: lock })
     }

@@ -5,6 +5,7 @@ mod announce;
 mod check;
 mod client;
 mod config;
+mod live;
 mod mqtt;
 mod output;
 mod serve;
@@ -57,6 +58,9 @@ enum Command {
     /// Look at the snapshots
     #[command(subcommand, arg_required_else_help = true)]
     Snapshots(snapshots::Command),
+    /// Look at the retained messages, and clear them
+    #[command(subcommand, arg_required_else_help = true)]
+    Live(live::Command),
     /// Print every option at its default, with the why
     Config(config::Args),
     /// Say what would keep a hub from working, without starting one
@@ -138,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::Announce(args) => announce::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Snapshots(command) => snapshots::run(&command),
+        Command::Live(command) => live::run(&command),
         Command::Config(args) => config::run(&args),
         Command::Check(args) => check::run(&args),
     };

@@ -1,8 +1,10 @@
 //! Section `bus`.
 
 use super::BusTls;
+use crate::access::Policy;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Section `bus`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -18,6 +20,24 @@ pub struct Bus {
     pub packet_max_bytes: usize,
     /// Most clients at once.
     pub connections_max: usize,
+    /// The file of users.
+    pub users: PathBuf,
+    /// Lets anybody in without a name, from wherever he comes.
+    pub allow_anonymous: bool,
+    /// What those without a name may do: a role, or `none`.
+    pub anonymous_role: String,
+}
+
+impl Bus {
+    /// Who may come in.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy {
+            users: self.users.clone(),
+            allow_anonymous: self.allow_anonymous,
+            anonymous_role: self.anonymous_role.as_str().into(),
+        }
+    }
 }
 
 /// Which broker carries the bus.

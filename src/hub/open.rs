@@ -2,18 +2,32 @@
 
 use super::door::HubDoor;
 use super::inbox::Inbox;
+use crate::access::Access;
 use crate::bridge::{House, HouseLimits, Link};
 use crate::bus::{EmbeddedBus, Restored, Tls};
 use crate::config::Config;
 use crate::http::Port;
+use crate::mesh::Event;
+use crate::message::Entry;
 use anyhow::Context as _;
 use meshfs_broker::{Listen, StartError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// Who may come in; whoever guesses passwords gets into the journal.
+pub(super) fn open_access(config: &Config, inbox: &Arc<Inbox>) -> anyhow::Result<Arc<Access>> {
+    let inbox = inbox.clone();
+    let access = Access::open(config.bus.policy(), move |address, still| {
+        let (address, seconds) = (address.to_string(), still.as_secs());
+        inbox.push(Event::Noted(Entry::ShutOut { address, seconds }));
+    });
+    Ok(Arc::new(access.context("bus.users")?))
+}
+
 pub(super) async fn start_bus(
     config: &Config,
     inbox: &Arc<Inbox>,
+    access: &Arc<Access>,
     retained: Vec<Restored>,
     tls: Option<&Tls>,
 ) -> anyhow::Result<EmbeddedBus> {
@@ -24,8 +38,8 @@ pub(super) async fn start_bus(
     }
     settings.limits.packet_max_bytes = config.bus.packet_max_bytes;
     settings.limits.connections_max = config.bus.connections_max;
-    let door = Arc::new(HubDoor { inbox: inbox.clone() });
-    let bus = EmbeddedBus::start(settings, door, retained).await;
+    let door = Arc::new(HubDoor { inbox: inbox.clone(), access: access.clone() });
+    let bus = EmbeddedBus::start(settings, door, access.clone(), retained).await;
     bus.map_err(|error| match (&error, config.bus.tls.listen) {
         (StartError::Listen { address, .. }, Some(listen)) if *address == listen => {
             anyhow::Error::new(error).context(in_use("bus.tls.listen", listen))

@@ -14,7 +14,7 @@ mod topic;
 pub use by::{By, Door};
 pub use dataset::{Dataset, DatasetError};
 pub use filter::{Filter, FilterError};
-pub use id::{AnnouncementId, NameError, NodeId, ServiceId};
+pub use id::{AnnouncementId, NameError, NodeId, ServiceId, UserName};
 pub use irc::{Channel, IrcNameError, NetworkName, Nick};
 pub use snapshot::{SnapshotName, SnapshotNameError};
 pub use topic::{Topic, TopicError};
