@@ -1,14 +1,15 @@
 //! The contract at the door: every message of every way in passes here once.
 
 use super::inbox::Inbox;
-use crate::bus::{Arrival, BoxFuture, Door, Refusal, RefusalKind, Retention};
+use super::keeping::{Keeping, stopping};
+use crate::bus::{Admitted, Arrival, BoxFuture, Door, Refusal, RefusalKind, Retention};
 use crate::live;
 use crate::mesh::{Event, Received, to_hex};
 use crate::message::contract::{Author, Kept};
 use crate::message::{Malformed, Message, ReplyAddress, Subject, reply_topic};
 use crate::name::{AnnouncementId, By, Topic};
 use std::sync::Arc;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Room for MQTT 5 properties beside a retained payload: they become an
 /// extended attribute, of which ext4 keeps less than a block of 4 KiB.
@@ -20,9 +21,10 @@ const CORRELATION_MAX_BYTES: usize = 1024;
 /// What somebody is told who writes where only the hub does.
 const HUBS_OWN: &str = "only the hub publishes this topic";
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct HubDoor {
     pub(super) inbox: Arc<Inbox>,
+    pub(super) keeping: Keeping,
 }
 
 /// A message that may come in.
@@ -53,10 +55,15 @@ impl HubDoor {
     }
 
     fn refuse(&self, arrival: Arrival, refusal: &Refusal) {
-        // Debug form, which escapes: both can hold what a hostile client wrote.
-        warn!(by = %arrival.by, topic = ?arrival.topic, why = ?refusal.why, "message refused");
         // Only the answer to an announcement is waited for.
         let awaited = arrival.topic.as_ref() == "mesh/announce";
+        // Debug form, which escapes: both can hold what a hostile client wrote.
+        if refusal.kind.is_temporary() && !awaited {
+            // The trouble itself is logged; a line for each who meets it would not help the disk.
+            debug!(by = %arrival.by, topic = ?arrival.topic, why = ?refusal.why, "message refused");
+            return;
+        }
+        warn!(by = %arrival.by, topic = ?arrival.topic, why = ?refusal.why, "message refused");
         let reply = awaited.then(|| reply(&arrival).ok().flatten()).flatten();
         let (topic, why) = (arrival.topic.into(), refusal.why.to_string());
         self.inbox.push(Event::Refused { by: arrival.by, topic, why, reply });
@@ -88,10 +95,16 @@ impl Door for HubDoor {
         matches!(filter.split('/').next(), Some("mesh" | "+" | "#"))
     }
 
-    fn admit(&self, arrival: Arrival) -> Result<(), Refusal> {
-        match Self::check(&arrival) {
-            Ok(Checked { topic, message, reply }) => {
-                let fresh = matches!(message, Message::Announcement(_)).then(AnnouncementId::fresh);
+    fn admit(&self, arrival: Arrival) -> Result<Admitted, Refusal> {
+        let checked = Self::check(&arrival).and_then(|checked| {
+            let announces = matches!(checked.message, Message::Announcement(_));
+            let promise = self.keeping.promise(&arrival, &checked.topic, announces)?;
+            Ok((checked, announces, promise))
+        });
+        match checked {
+            Ok((Checked { topic, message, reply }, announces, promise)) => {
+                let fresh = announces.then(AnnouncementId::fresh);
+                let (receipt, promise) = promise.unzip();
                 let retained = arrival.retained;
                 let received = Box::new(Received {
                     topic,
@@ -103,8 +116,12 @@ impl Door for HubDoor {
                     user_properties: arrival.user_properties,
                     expires_at: arrival.expires_at,
                 });
-                self.inbox.push(Event::Arrived { received, message, retained, reply, fresh });
-                Ok(())
+                let event = Event::Arrived { received, message, retained, reply, fresh };
+                if !self.inbox.let_in(event, receipt) {
+                    return Err(stopping());
+                }
+                Ok(promise
+                    .map_or(Admitted::Now, |promise| Admitted::When(self.keeping.kept(promise))))
             }
             Err(refusal) => {
                 self.refuse(arrival, &refusal);
@@ -125,15 +142,26 @@ fn subject(topic: &str) -> Option<Subject> {
 /// A retained message becomes a file, which has its own limits.
 fn keepable(arrival: &Arrival, topic: &Topic) -> Result<(), Refusal> {
     live::path::of(topic).map_err(|e| refusal(RefusalKind::Topic, &e))?;
-    let pairs = arrival.user_properties.iter().map(|(key, value)| key.len() + value.len() + 8);
-    let content_type = arrival.content_type.as_ref().map_or(0, String::len);
-    let bytes = pairs.sum::<usize>() + content_type + arrival.by.client.len();
+    let pairs =
+        arrival.user_properties.iter().map(|(key, value)| escaped(key) + escaped(value) + 8);
+    let content_type = arrival.content_type.as_deref().map_or(0, escaped);
+    let bytes = pairs.sum::<usize>() + content_type + escaped(&arrival.by.client);
     if bytes > PROPERTIES_MAX_BYTES {
         return Err(quota(
             "a retained message has at most 2,048 bytes of properties and client id",
         ));
     }
     Ok(())
+}
+
+/// How long a text is in JSON, at most, which is how it is kept.
+fn escaped(text: &str) -> usize {
+    let bytes = text.bytes().map(|byte| match byte {
+        0..=0x1F => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    });
+    bytes.sum()
 }
 
 /// Where the sender of an announcement waits for the answer.
@@ -183,14 +211,15 @@ mod tests {
             correlation: None,
             expires_at: None,
             received_at: jiff::Timestamp::UNIX_EPOCH,
+            awaited: true,
         }
     }
 
     fn refused(arrival: Arrival) -> Option<RefusalKind> {
-        let door = HubDoor { inbox: Arc::default() };
+        let door = HubDoor::default();
         let admitted = door.admit(arrival);
         let pushed = door.inbox.take_now();
-        let told = matches!(pushed[..], [Event::Refused { .. }]);
+        let told = matches!(pushed[..], [(Event::Refused { .. }, None)]);
         assert_eq!((pushed.len(), told), (1, admitted.is_err()), "each arrival is one event");
         admitted.err().map(|refusal| refusal.kind)
     }
@@ -213,6 +242,10 @@ mod tests {
         };
         assert_eq!(refused(large(1_900)), None);
         assert_eq!(refused(large(2_100)), Some(RefusalKind::Quota));
+        // Control characters are six to one in the attribute.
+        let control = vec![("k".into(), "\u{1}".repeat(400))];
+        let control = Arrival { user_properties: control, ..large(0) };
+        assert_eq!(refused(control), Some(RefusalKind::Quota));
         let passing = Arrival { retained: false, ..large(2_100) };
         assert_eq!(refused(passing), None, "it is not kept");
         let long = format!("mesh/app/{}", "x".repeat(300));
@@ -222,7 +255,7 @@ mod tests {
 
     #[test]
     fn only_filters_that_can_match_something_may_be_subscribed() {
-        let door = HubDoor { inbox: Arc::default() };
+        let door = HubDoor::default();
         let by = By::new(Way::Mqtt, "x");
         for filter in ["#", "mesh/#", "+/nodes/#", "mesh/hub"] {
             assert!(door.may_subscribe(&by, filter), "{filter}");

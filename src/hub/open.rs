@@ -1,7 +1,6 @@
 //! Opening the ports.
 
 use super::door::HubDoor;
-use super::inbox::Inbox;
 use crate::bridge::{House, HouseLimits, Link};
 use crate::bus::{EmbeddedBus, Restored, Tls};
 use crate::config::Config;
@@ -13,7 +12,7 @@ use std::sync::Arc;
 
 pub(super) async fn start_bus(
     config: &Config,
-    inbox: &Arc<Inbox>,
+    door: HubDoor,
     retained: Vec<Restored>,
     tls: Option<&Tls>,
 ) -> anyhow::Result<EmbeddedBus> {
@@ -24,8 +23,7 @@ pub(super) async fn start_bus(
     }
     settings.limits.packet_max_bytes = config.bus.packet_max_bytes;
     settings.limits.connections_max = config.bus.connections_max;
-    let door = Arc::new(HubDoor { inbox: inbox.clone() });
-    let bus = EmbeddedBus::start(settings, door, retained).await;
+    let bus = EmbeddedBus::start(settings, Arc::new(door), retained).await;
     bus.map_err(|error| match (&error, config.bus.tls.listen) {
         (StartError::Listen { address, .. }, Some(listen)) if *address == listen => {
             anyhow::Error::new(error).context(in_use("bus.tls.listen", listen))

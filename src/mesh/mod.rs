@@ -24,7 +24,7 @@ use crate::message::{
     Entry, JournalLine, Message, Outcome, ReplyAddress, SnapshotRecord, State, Subject, Timings,
     VerdictRecord,
 };
-use crate::name::{AnnouncementId, Door};
+use crate::name::{AnnouncementId, Door, Topic};
 use announcements::{Announcements, Sender};
 use jiff::Timestamp;
 use peers::{Change, Peers};
@@ -92,6 +92,7 @@ impl Mesh {
             Event::Interrupted { asked, reply } => {
                 vec![self.announcements.interrupted(asked, reply, now)]
             }
+            Event::Expired(topic) => self.expired(topic),
             Event::Noted(entry) => vec![journal(entry, now)],
             Event::Tick => self.tick(now),
             Event::Woken => self.announcements.start(now).into_iter().collect(),
@@ -248,6 +249,17 @@ impl Mesh {
             }
             _ => None,
         }
+    }
+
+    /// A service that is not heard of any more is not shown; a node is, with what the hub
+    /// believes of it. Nothing is said, because nobody did anything.
+    fn expired(&mut self, topic: Topic) -> Vec<Effect> {
+        let subject = Subject::of(&topic).ok();
+        let service = |s: &Subject| matches!(s, Subject::NodeService(..) | Subject::Service(_));
+        let mut effects: Vec<_> =
+            subject.filter(service).and_then(|subject| self.cleared(subject)).into_iter().collect();
+        effects.push(Effect::Remove(topic));
+        effects
     }
 
     fn refused(&mut self, entry: Entry, now: Now) -> Vec<Effect> {
