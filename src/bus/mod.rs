@@ -50,6 +50,14 @@ pub enum PublishError {
         /// The reason, for people.
         why: Box<str>,
     },
+    /// It cannot be kept at present.
+    #[error("{topic} refused for now: {why}")]
+    NotNow {
+        /// The topic.
+        topic: Topic,
+        /// The reason and the way out, for people.
+        why: Box<str>,
+    },
     /// The bus is shutting down.
     #[error("the bus is closed")]
     Closed,
@@ -84,6 +92,8 @@ pub struct Arrival {
     pub expires_at: Option<jiff::Timestamp>,
     /// When it came.
     pub received_at: jiff::Timestamp,
+    /// Somebody hears whether it was taken: not at QoS 0, and a will has nobody left.
+    pub awaited: bool,
 }
 
 /// Whether the last message of a topic is kept.
@@ -119,6 +129,35 @@ pub enum RefusalKind {
     NotYet,
     /// Too much of something (0x97).
     Quota,
+    /// The disk is full (0x97); later it may be taken.
+    DiskFull,
+    /// The disk refuses, or the hub ends (0x83); later it may be taken.
+    NotNow,
+}
+
+impl RefusalKind {
+    /// Would the same message be taken later?
+    #[must_use]
+    pub const fn is_temporary(self) -> bool {
+        matches!(self, Self::DiskFull | Self::NotNow)
+    }
+}
+
+/// How a message was let in.
+pub enum Admitted {
+    /// It may be acknowledged as soon as it is delivered.
+    Now,
+    /// It may be acknowledged when the future says so.
+    When(BoxFuture<'static, Result<(), Refusal>>),
+}
+
+impl std::fmt::Debug for Admitted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Now => "Now",
+            Self::When(_) => "When(..)",
+        })
+    }
 }
 
 /// What the bus asks of whoever guards it. Called from the middle of the
@@ -134,15 +173,21 @@ pub trait Door: Send + Sync + 'static {
     ///
     /// # Errors
     /// The message is refused: neither kept nor delivered.
-    fn admit(&self, arrival: Arrival) -> Result<(), Refusal>;
+    fn admit(&self, arrival: Arrival) -> Result<Admitted, Refusal>;
     /// `None`: go on. Otherwise publishers wait until the future resolves.
     fn ready(&self) -> Option<BoxFuture<'_, ()>>;
 }
 
 /// What other rooms need of the bus: to say something on it.
 pub trait Publisher: Send + Sync + 'static {
-    /// Publishes and resolves when the message is accepted and queued for every receiver.
+    /// Publishes and resolves when the message is accepted and queued for every receiver, and on
+    /// disk if its topic is one of those.
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>>;
+
+    /// Publishes and does not wait for the disk: for those whom others wait for.
+    fn say(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>> {
+        self.publish(publication)
+    }
 }
 
 /// What readers need of the bus: its retained messages as they are now.

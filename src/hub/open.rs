@@ -26,7 +26,7 @@ pub(super) fn open_access(config: &Config, inbox: &Arc<Inbox>) -> anyhow::Result
 
 pub(super) async fn start_bus(
     config: &Config,
-    inbox: &Arc<Inbox>,
+    door: HubDoor,
     access: &Arc<Access>,
     retained: Vec<Restored>,
     tls: Option<&Tls>,
@@ -38,8 +38,7 @@ pub(super) async fn start_bus(
     }
     settings.limits.packet_max_bytes = config.bus.packet_max_bytes;
     settings.limits.connections_max = config.bus.connections_max;
-    let door = Arc::new(HubDoor { inbox: inbox.clone(), access: access.clone() });
-    let bus = EmbeddedBus::start(settings, door, access.clone(), retained).await;
+    let bus = EmbeddedBus::start(settings, Arc::new(door), access.clone(), retained).await;
     bus.map_err(|error| match (&error, config.bus.tls.listen) {
         (StartError::Listen { address, .. }, Some(listen)) if *address == listen => {
             anyhow::Error::new(error).context(in_use("bus.tls.listen", listen))

@@ -2,6 +2,7 @@
 
 use super::Addresses;
 use crate::clock::Now;
+use crate::disk::Health;
 use crate::mesh::{HubView, Telling};
 use crate::message::Entry;
 use crate::message::contract::topics;
@@ -20,6 +21,8 @@ pub(super) struct HubPresence {
     why: Arc<str>,
     trouble: Option<Arc<str>>,
     next: Duration,
+    /// Retained messages whose time was over.
+    pub(super) expired: u64,
 }
 
 #[derive(serde::Serialize)]
@@ -49,6 +52,9 @@ struct Counters {
     messages_out: u64,
     dropped: u64,
     refused: u64,
+    expired: u64,
+    files_written: u64,
+    syncs: u64,
 }
 
 impl HubPresence {
@@ -60,7 +66,7 @@ impl HubPresence {
     ) -> Self {
         let addresses = *addresses;
         let next = Duration::ZERO;
-        Self { started_at, addresses, engine, why: why.into(), trouble: None, next }
+        Self { started_at, addresses, engine, why: why.into(), trouble: None, next, expired: 0 }
     }
 
     /// True once an interval, and at once when the disk begins or ceases to refuse.
@@ -74,7 +80,12 @@ impl HubPresence {
         false
     }
 
-    pub(super) fn telling(&self, state: &str, stats: &meshfs_broker::Stats) -> Telling {
+    pub(super) fn telling(
+        &self,
+        state: &str,
+        stats: &meshfs_broker::Stats,
+        health: &Health,
+    ) -> Telling {
         let body = Body {
             state,
             version: env!("CARGO_PKG_VERSION"),
@@ -90,6 +101,9 @@ impl HubPresence {
                 messages_out: stats.messages_out,
                 dropped: stats.dropped,
                 refused: stats.refused,
+                expired: self.expired,
+                files_written: health.written(),
+                syncs: health.syncs(),
             },
         };
         // Strings and numbers: it always serialises.
