@@ -320,3 +320,60 @@ fn the_command_line_reaches_a_hub_by_tls_and_believes_only_its_ca() {
     assert_eq!(output.status.code(), Some(64), "{text}");
     assert!(text.contains("server.key: no certificate in PEM form"), "{text}");
 }
+
+#[test]
+fn who_comes_by_certificate_is_that_user() {
+    let test = "who_comes_by_certificate_is_that_user";
+    if !installed(test, "mosquitto_pub") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new(dir.path());
+    for name in ["web1", "stranger"] {
+        authority.issue(name, |_| {});
+    }
+    let users = dir.path().join("users.toml");
+    std::fs::write(&users, "[users.web1]\nrole = \"node\"\ncertificate = true\n").unwrap();
+    let users = users.display().to_string();
+    let mut environment = authority.environment("optional");
+    environment.push(("MESHFS__BUS__USERS", users));
+    environment.push(("MESHFS__BUS__ANONYMOUS_ROLE", "none".to_owned()));
+    let environment: Vec<_> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    let hub = Hub::start_with(dir.path(), &environment);
+    let publish = |certificate: Option<&str>, node: &str| {
+        let mut command = mosquitto_tls("mosquitto_pub", &hub, &authority);
+        if let Some(name) = certificate {
+            command.args(["--cert", &authority.path(&format!("{name}.pem"))]);
+            command.args(["--key", &authority.path(&format!("{name}.key"))]);
+        }
+        let heartbeat = format!("{{\"node\":\"{node}\",\"status\":\"ALIVE\"}}");
+        let topic = format!("mesh/nodes/{node}/heartbeat");
+        command.args(["-V", "5", "-q", "1", "-t", &topic, "-m", &heartbeat]);
+        command.output().unwrap().status.success()
+    };
+    assert!(!publish(None, "web1"), "nobody is anonymous here");
+    assert!(!publish(Some("stranger"), "web1"), "a good certificate of no user");
+    publish(Some("web1"), "web2");
+    assert!(publish(Some("web1"), "web1"));
+    let heartbeat = |node: &str| dir.path().join(format!("tree/live/nodes/{node}/heartbeat.json"));
+    until("the heartbeat's file", || heartbeat("web1").exists());
+    assert!(!heartbeat("web2").exists(), "another node's topic");
+}
+
+#[test]
+fn silent_clients_of_https_delay_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new(dir.path());
+    let hub = start(dir.path(), &authority, "optional");
+    let https = hub.https.unwrap();
+    let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(https).unwrap()).collect();
+    for mut half_way in silent.iter().take(100) {
+        half_way.write_all(&[0x16, 3, 1, 2, 0]).unwrap();
+    }
+    let url = format!("https://localhost:{}", https.port());
+    let output = meshfs(&["status", "--hub", &url, "--ca", &authority.path("ca.pem")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Nor the end of the hub: connections without a request are not waited for.
+    assert_eq!(hub.stop(), Some(0));
+    drop(silent);
+}

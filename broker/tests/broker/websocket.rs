@@ -285,10 +285,19 @@ fn a_flood_of_pings_costs_no_memory_and_delays_nobody() {
 
 #[test]
 fn a_connection_handed_over_counts_and_ends_with_the_broker() {
-    let server = Server::limited(|limits| {
-        limits.connections_max = 2;
-        limits.handshake_limit = Duration::from_millis(500);
-    });
+    let limits = Limits {
+        connections_max: 2,
+        handshake_limit: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let house = House {
+        login: Box::new(|credentials| {
+            assert_eq!(credentials.certificate, Some("web1"));
+            Ok(())
+        }),
+        ..House::default()
+    };
+    let server = Server::build(house, limits, Arc::new(MemoryStore::new()));
     let listener = std::net::TcpListener::bind(crate::support::server::any_port()).unwrap();
     let address = listener.local_addr().unwrap();
     let hand_over = || {
