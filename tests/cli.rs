@@ -32,10 +32,13 @@ fn transcript(arguments: &[&str]) -> String {
 #[test]
 fn help_teaches_the_program() {
     let mut all = transcript(&["--help"]);
-    for command in ["serve", "announce", "status", "snapshots", "config", "check"] {
+    for command in ["serve", "announce", "status", "snapshots", "user", "config", "check"] {
         all += &transcript(&[command, "--help"]);
     }
     all += &transcript(&["snapshots", "list", "--help"]);
+    for command in ["add", "passwd", "list", "remove"] {
+        all += &transcript(&["user", command, "--help"]);
+    }
     insta::assert_snapshot!(all);
 }
 

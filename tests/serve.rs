@@ -6,7 +6,7 @@
     clippy::panic,
     reason = "a test ends where it fails"
 )]
-#![allow(clippy::print_stderr, reason = "a skip is said")]
+#![allow(dead_code, clippy::print_stderr, reason = "the helpers are shared; a skip is said")]
 
 #[path = "clients/announcements.rs"]
 mod announcements;

@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     };
     let limit: Duration = args.timeout.into();
     let outcome: Announcement = if let Some(address) = args.hub.hub.strip_prefix("mqtt://") {
-        mqtt::announce(address, &request, limit)?
+        mqtt::announce(address, args.hub.login()?, &request, limit)?
     } else {
         let answer = Client::new(&args.hub, Some(limit))?.post("/v1/announcements", &request)?;
         // 201 confirmed, 503 failed: both carry the outcome.
