@@ -11,6 +11,7 @@ mod open;
 mod presence;
 mod reload;
 mod start;
+mod tls;
 
 pub use reload::Reload;
 
@@ -27,13 +28,13 @@ use crate::message::Entry;
 use crate::snapshot::{self, Engine};
 use anyhow::Context as _;
 use inbox::Inbox;
-use open::{in_use, links, open_access, start_bus, start_house};
+use open::{address, links, open_access, open_http, start_bus, start_house};
 use presence::HubPresence;
 use reload::Part;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -51,8 +52,14 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Addresses {
     /// The broker.
     pub mqtt: SocketAddr,
+    /// The broker with TLS, if it listens so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mqtts: Option<SocketAddr>,
     /// The HTTP interface.
     pub http: SocketAddr,
+    /// The HTTP interface with TLS, if it listens so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub https: Option<SocketAddr>,
     /// The house IRC server, if it runs.
     pub irc: Option<SocketAddr>,
 }
@@ -96,6 +103,8 @@ impl Hub {
         engine: Arc<dyn Engine>,
         why: String,
     ) -> anyhow::Result<Self> {
+        let tls = tls::load(&config)?;
+        tls.iter().for_each(tls::warn_of_time);
         let clock = Arc::new(SystemClock::start());
         let now = clock.now();
         let inbox = Arc::new(Inbox::default());
@@ -108,14 +117,14 @@ impl Hub {
         let journal = Journal::open(&root).context("could not open the journal")?;
         let past = start::recall(&store, &journal, now)?;
 
-        let http = http::bind(config.http.listen)
-            .await
-            .with_context(|| in_use("http.listen", config.http.listen))?;
+        let ports = open_http(&config, tls.as_ref()).await?;
         let house = start_house(&config).await?;
-        let bus = start_bus(&config, &inbox, &access, past.retained).await?;
+        let bus = start_bus(&config, &inbox, &access, past.retained, tls.as_ref()).await?;
         let addresses = Addresses {
             mqtt: bus.address().context("the broker has no address")?,
-            http: http.local_addr().context("the HTTP interface has no address")?,
+            mqtts: bus.tls_address(),
+            http: address(ports.first()).context("the HTTP interface has no address")?,
+            https: address(ports.get(1)),
             irc: house.as_ref().map(House::address),
         };
         let publisher: Arc<dyn Publisher> = Arc::new(bus.clone());
@@ -133,13 +142,25 @@ impl Hub {
             Disk::start(parts).context("could not start the disk worker")?;
         let bridge =
             Bridge::start(links(&config, addresses.irc), Timing::default(), &publisher, &view);
+        let api = http::Api {
+            publisher: publisher.clone(),
+            view,
+            retained: Arc::new(bus.clone()),
+            intake: inbox.clone(),
+            purging: Arc::new(Semaphore::new(1)),
+            access: access.clone(),
+            deadline: config.announce.deadline,
+            bus: Some(bus.clone()),
+        };
         let (stop, stopped) = watch::channel(false);
-        let reload = Reload::new([Part::users(&access, &bus)], inbox.clone());
+        let parts = std::iter::once(Part::users(&access, &bus))
+            .chain(tls.map(|tls| tls::part(&config, tls)));
+        let reload = Reload::new(parts, inbox.clone());
         let decider = Decider {
             mesh,
             inbox,
             disk,
-            outbox: spawn_outbox(publisher.clone()),
+            outbox: spawn_outbox(publisher),
             bridge,
             show,
             clock,
@@ -148,8 +169,7 @@ impl Hub {
         };
         effects.extend(past.expired.into_iter().map(Effect::Remove));
         let decider = tokio::spawn(decider.run(effects, past.aside, aside, stopped));
-        let deadline = config.announce.deadline;
-        let http = http::serve(http, http::Api { publisher, view, access, deadline });
+        let http = http::serve(ports, api);
         let disk = disk_tasks;
         Ok(Self { addresses, bus, house, http, disk, decider, reload, stop, _lock: lock })
     }

@@ -37,7 +37,7 @@ const IMPORTS: [(&str, &[&str]); 15] = [
             "bridge", "http",
         ],
     ),
-    ("cli", &["access", "config", "hub", "http", "message"]),
+    ("cli", &["access", "config", "hub", "http", "live", "message"]),
 ];
 
 const FILE_MAX_LINES: usize = 600;

@@ -12,6 +12,8 @@
 mod announcements;
 #[path = "clients/hub.rs"]
 mod hub;
+#[path = "clients/live.rs"]
+mod live;
 #[path = "clients/retained.rs"]
 mod retained;
 

@@ -12,6 +12,7 @@ use meshfs_broker as broker;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A retained message: what the tree gives the broker to begin with, and what readers get.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +66,21 @@ impl EmbeddedBus {
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.broker.addresses().first().copied()
+    }
+
+    /// The address of the TLS port, if there is one.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.broker.addresses().get(1).copied()
+    }
+
+    /// Serves MQTT on a connection whose WebSocket handshake is done; `certificate` is the name in
+    /// the client's verified certificate.
+    pub fn serve_websocket<T>(&self, stream: T, peer: SocketAddr, certificate: Option<Box<str>>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.broker.serve_websocket(stream, peer, certificate);
     }
 
     /// Counters of the broker.

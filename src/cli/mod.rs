@@ -5,6 +5,7 @@ mod announce;
 mod check;
 mod client;
 mod config;
+mod live;
 mod mqtt;
 mod output;
 mod password;
@@ -58,6 +59,9 @@ enum Command {
     /// Look at the snapshots
     #[command(subcommand, arg_required_else_help = true)]
     Snapshots(snapshots::Command),
+    /// Look at the retained messages, and clear them
+    #[command(subcommand, arg_required_else_help = true)]
+    Live(live::Command),
     /// Say who may connect, and as what
     #[command(subcommand, arg_required_else_help = true)]
     User(user::Command),
@@ -158,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Announce(args) => announce::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Snapshots(command) => snapshots::run(&command),
+        Command::Live(command) => live::run(&command),
         Command::User(command) => user::run(&command),
         Command::Config(args) => config::run(&args),
         Command::Check(args) => check::run(&args),

@@ -106,12 +106,17 @@ fn welcome(hub: &Hub, root: &std::path::Path) -> String {
         Some(irc) => format!("irc://{irc}"),
         None => "the networks of the configuration".to_owned(),
     };
+    let secure = |line: &str, address: Option<std::net::SocketAddr>| {
+        address.map(|address| format!("\n  {line}{address}")).unwrap_or_default()
+    };
     format!(
-        "meshfs {} is ready\n  tree  {}\n  mqtt  mqtt://{}\n  http  http://{}\n  irc   {irc}",
+        "meshfs {} is ready\n  tree  {}\n  mqtt  mqtt://{}{}\n  http  http://{}{}\n  irc   {irc}",
         env!("CARGO_PKG_VERSION"),
         root.display(),
         addresses.mqtt,
+        secure("mqtts mqtts://", addresses.mqtts),
         addresses.http,
+        secure("https https://", addresses.https),
     )
 }
 

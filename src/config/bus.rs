@@ -1,5 +1,6 @@
 //! Section `bus`.
 
+use super::BusTls;
 use crate::access::Policy;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -13,6 +14,8 @@ pub struct Bus {
     pub mode: BusMode,
     /// Where the embedded broker listens.
     pub listen: SocketAddr,
+    /// The same with TLS, and the certificates of all that listens with TLS.
+    pub tls: BusTls,
     /// Largest MQTT packet in bytes.
     pub packet_max_bytes: usize,
     /// Most clients at once.

@@ -6,9 +6,11 @@
 
 mod bus;
 mod irc;
+mod tls;
 
 pub use bus::{Bus, BusMode};
 pub use irc::{Embedded, Irc, Network};
+pub use tls::{BusTls, ClientCertificate, HttpTls};
 
 use crate::name::Dataset;
 use serde::{Deserialize, Serialize};
@@ -50,6 +52,8 @@ pub struct Config {
 pub struct Http {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// The same with TLS.
+    pub tls: HttpTls,
 }
 
 /// Section `snapshot`.
@@ -236,9 +240,14 @@ impl Config {
             let fault = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
             ConfigError::Users { key: "bus.users", fault }
         })?;
-        let listeners = [("bus.listen", self.bus.listen), ("http.listen", self.http.listen)];
-        let open = listeners.iter().find(|(_, listen)| !listen.ip().is_loopback());
-        match open {
+        let mut listeners =
+            vec![("bus.listen", self.bus.listen), ("http.listen", self.http.listen)];
+        // With TLS a certificate can be what is asked of whoever comes.
+        if self.bus.tls.client_certificate == ClientCertificate::Optional {
+            listeners.extend(self.bus.tls.listen.map(|listen| ("bus.tls.listen", listen)));
+            listeners.extend(self.http.tls.listen.map(|listen| ("http.tls.listen", listen)));
+        }
+        match listeners.iter().find(|(_, listen)| !listen.ip().is_loopback()) {
             Some((key, listen)) if users == 0 && !self.bus.allow_anonymous => {
                 Err(ConfigError::Refused { key, value: listen.to_string(), why: NO_USERS.into() })
             }
@@ -283,6 +292,7 @@ impl Config {
                 "the copy engine has no dataset; leave it empty",
             );
         }
+        self.check_tls()?;
         self.irc.check()
     }
 }

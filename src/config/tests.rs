@@ -76,6 +76,28 @@ fn a_fault_names_the_key_and_the_reason() {
 }
 
 #[test]
+fn tls_needs_certificate_and_key_and_a_required_client_certificate_its_ca() {
+    let refused = |text: &str| load(text, &[]).unwrap_err().to_string();
+    let files = "certificate = \"c.pem\"\nkey = \"k.pem\"\n";
+    for (text, key) in [
+        ("[bus.tls]\nlisten = \"127.0.0.1:0\"".to_owned(), "bus.tls.certificate"),
+        ("[http.tls]\nlisten = \"127.0.0.1:0\"".to_owned(), "bus.tls.certificate"),
+        ("[bus.tls]\nlisten = \"[::1]:0\"\ncertificate = \"c.pem\"".to_owned(), "bus.tls.key"),
+        (format!("[bus.tls]\n{files}listen = \"0.0.0.0:0\""), "bus.tls.listen"),
+        (format!("[bus.tls]\n{files}[http.tls]\nlisten = \"[::]:0\""), "http.tls.listen"),
+        ("[bus.tls]\nclient_certificate = \"required\"".into(), "bus.tls.client_certificate"),
+    ] {
+        assert!(refused(&text).starts_with(&format!("{key} = ")), "{text}: {}", refused(&text));
+    }
+    let error = refused("[bus.tls]\nclient_certificate = \"maybe\"");
+    assert!(error.contains("neither \"optional\" nor \"required\""), "{error}");
+    assert!(refused("[bus.tls]\nlisten = \"8883\"").contains("bus.tls.listen"));
+    assert!(!load("", &[]).unwrap().uses_tls());
+    let required = "client_ca = \"ca.pem\"\nclient_certificate = \"required\"\n";
+    load(&format!("[bus.tls]\n{files}{required}listen = \"0.0.0.0:8883\""), &[]).unwrap();
+}
+
+#[test]
 fn an_address_that_others_reach_wants_users_or_a_word_that_none_are_wanted() {
     let dir = tempfile::tempdir().unwrap();
     let users = dir.path().join("users.toml");

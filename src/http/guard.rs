@@ -3,21 +3,48 @@
 
 use super::Api;
 use super::problem::Problem;
+use axum::Extension;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// How a request came in.
+#[derive(Debug, Clone)]
+pub(super) enum Via {
+    Plain,
+    Tls {
+        /// The name in the client's verified certificate.
+        certificate: Option<Arc<str>>,
+    },
+}
+
+impl Via {
+    pub(super) fn certificate(&self) -> Option<&str> {
+        match self {
+            Self::Tls { certificate } => certificate.as_deref(),
+            Self::Plain => None,
+        }
+    }
+
+    /// With TLS a name that is not ours meets a certificate that does not have it.
+    const fn proves_host(&self) -> bool {
+        matches!(self, Self::Tls { .. })
+    }
+}
 
 /// For what needs no login at this door: the other guard alone.
 pub(super) async fn guard(
     State(api): State<Api>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(via): Extension<Via>,
     request: Request,
     next: Next,
 ) -> Response {
     let nameless = api.access.takes_anonymous(peer.ip());
-    match same_origin(request.headers(), nameless) {
+    match same_origin(&via, request.headers(), nameless) {
         Err(problem) => problem.into_response(),
         Ok(()) => next.run(request).await,
     }
@@ -26,17 +53,17 @@ pub(super) async fn guard(
 /// Refuses what a page of another origin sends, and, from somebody without a name, what comes
 /// under a name that is not an address of this machine (DNS rebinding): a browser sends what it
 /// knows of a login only to the host that it belongs to.
-pub(super) fn same_origin(headers: &HeaderMap, nameless: bool) -> Result<(), Problem> {
-    match foreign(headers, nameless) {
+pub(super) fn same_origin(via: &Via, headers: &HeaderMap, nameless: bool) -> Result<(), Problem> {
+    match foreign(headers, nameless && !via.proves_host()) {
         Some(why) => Err(Problem::forbidden(why)),
         None => Ok(()),
     }
 }
 
-fn foreign(headers: &HeaderMap, nameless: bool) -> Option<&'static str> {
+fn foreign(headers: &HeaderMap, by_address: bool) -> Option<&'static str> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let host = text(header::HOST).unwrap_or_default();
-    if nameless && !is_address(host) {
+    if by_address && !is_address(host) {
         return Some("without a login the Host header must be localhost or an address");
     }
     match text(header::ORIGIN) {
@@ -67,7 +94,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        same_origin(&headers, nameless).is_ok()
+        same_origin(&Via::Plain, &headers, nameless).is_ok()
     }
 
     #[test]
@@ -94,5 +121,21 @@ mod tests {
                 assert!(!verdict("localhost:8080", Some(origin), nameless), "{origin}");
             }
         }
+    }
+
+    #[test]
+    fn with_tls_any_name_is_good_but_no_other_origin() {
+        let via = Via::Tls { certificate: None };
+        let verdict = |host: &str, origin: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            headers.insert(header::ORIGIN, origin.parse().unwrap());
+            same_origin(&via, &headers, true).is_ok()
+        };
+        assert!(verdict("hub.example:8443", "https://hub.example:8443"));
+        for origin in ["https://evil.example", "null", "https://hub.example", ""] {
+            assert!(!verdict("hub.example:8443", origin), "{origin}");
+        }
+        assert!(!verdict("", ""));
     }
 }

@@ -1,9 +1,11 @@
 //! Who asks: HTTP Basic (RFC 7617), with the users and roles of the bus.
 
+use super::guard::Via;
 use super::problem::Problem;
 use super::{Api, guard};
 use crate::access::{Claim, Denied, Who};
 use crate::name::{By, Door};
+use axum::Extension;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
@@ -25,8 +27,11 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// The sender of what is published for him.
-    pub(super) fn by(&self, door: Door) -> By {
+    /// The sender of what is published for him: our own commands say who they are.
+    pub(super) fn by(&self, headers: &HeaderMap) -> By {
+        let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let cli = agent.is_some_and(|agent| agent.starts_with("meshfs/"));
+        let door = if cli { Door::Cli } else { Door::Http };
         By { user: self.user.clone(), ..By::new(door, self.address.to_string()) }
     }
 }
@@ -35,14 +40,15 @@ impl Caller {
 pub(super) async fn login(
     State(api): State<Api>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(via): Extension<Via>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = match caller(&api, peer.ip(), request.headers()).await {
+    let caller = match caller(&api, peer.ip(), &via, request.headers()).await {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
-    if let Err(problem) = guard::same_origin(request.headers(), caller.user.is_none()) {
+    if let Err(problem) = guard::same_origin(&via, request.headers(), caller.user.is_none()) {
         return problem.into_response();
     }
     if let Err(problem) = may(&api, &caller, request.method(), request.uri().path()) {
@@ -52,7 +58,12 @@ pub(super) async fn login(
     next.run(request).await
 }
 
-async fn caller(api: &Api, address: IpAddr, headers: &HeaderMap) -> Result<Caller, Problem> {
+async fn caller(
+    api: &Api,
+    address: IpAddr,
+    via: &Via,
+    headers: &HeaderMap,
+) -> Result<Caller, Problem> {
     let credentials = match headers.get(header::AUTHORIZATION) {
         None => None,
         Some(value) => Some(basic(value.as_bytes()).ok_or_else(|| {
@@ -64,7 +75,7 @@ async fn caller(api: &Api, address: IpAddr, headers: &HeaderMap) -> Result<Calle
     let claim = Claim {
         user: credentials.as_ref().map(|(user, _)| user.as_str()),
         password: credentials.as_ref().map(|(_, password)| password.as_slice()),
-        certificate: None,
+        certificate: via.certificate(),
         address,
     };
     match api.access.admit(claim).await {

@@ -46,6 +46,10 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
     }
 
+    pub(super) fn conflict(detail: &str) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
+    }
+
     pub(super) fn too_large(detail: &str) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     }

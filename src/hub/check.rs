@@ -1,7 +1,7 @@
 //! What would keep a hub from working, found without starting one and without
 //! leaving anything behind.
 
-use super::start;
+use super::{start, tls};
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::snapshot;
@@ -38,7 +38,16 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     findings.push(Finding::new("root", in_time(&config.root, root).await));
     findings.push(Finding::new("tree", in_time(&config.root, tree).await));
     findings.push(Finding::new("lock", in_time(&config.root, lock).await));
+    let files = config.clone();
+    let files = tokio::task::spawn_blocking(move || tls::look(&files)).await;
+    match files.unwrap_or_else(|died| Err(died.to_string())) {
+        Ok(None) => {}
+        Ok(Some(found)) => findings.push(Finding::new("bus.tls", Ok(found))),
+        Err(wrong) => findings.push(Finding::new("bus.tls", Err(wrong))),
+    }
     let mut ports = vec![("bus.listen", config.bus.listen), ("http.listen", config.http.listen)];
+    ports.extend(config.bus.tls.listen.map(|listen| ("bus.tls.listen", listen)));
+    ports.extend(config.http.tls.listen.map(|listen| ("http.tls.listen", listen)));
     if config.irc.networks.is_empty() {
         ports.push(("irc.embedded.listen", config.irc.embedded.listen));
     }

@@ -4,11 +4,13 @@ use super::door::HubDoor;
 use super::inbox::Inbox;
 use crate::access::Access;
 use crate::bridge::{House, HouseLimits, Link};
-use crate::bus::{EmbeddedBus, Restored};
+use crate::bus::{EmbeddedBus, Restored, Tls};
 use crate::config::Config;
+use crate::http::Port;
 use crate::mesh::Event;
 use crate::message::Entry;
 use anyhow::Context as _;
+use meshfs_broker::{Listen, StartError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -27,14 +29,39 @@ pub(super) async fn start_bus(
     inbox: &Arc<Inbox>,
     access: &Arc<Access>,
     retained: Vec<Restored>,
+    tls: Option<&Tls>,
 ) -> anyhow::Result<EmbeddedBus> {
     let mut settings =
-        meshfs_broker::Settings { listen: vec![config.bus.listen], ..Default::default() };
+        meshfs_broker::Settings { listen: vec![config.bus.listen.into()], ..Default::default() };
+    if let Some(listen) = config.bus.tls.listen {
+        settings.listen.push(Listen { tls: tls.cloned(), ..listen.into() });
+    }
     settings.limits.packet_max_bytes = config.bus.packet_max_bytes;
     settings.limits.connections_max = config.bus.connections_max;
     let door = Arc::new(HubDoor { inbox: inbox.clone(), access: access.clone() });
     let bus = EmbeddedBus::start(settings, door, access.clone(), retained).await;
-    bus.with_context(|| in_use("bus.listen", config.bus.listen))
+    bus.map_err(|error| match (&error, config.bus.tls.listen) {
+        (StartError::Listen { address, .. }, Some(listen)) if *address == listen => {
+            anyhow::Error::new(error).context(in_use("bus.tls.listen", listen))
+        }
+        _ => anyhow::Error::new(error).context(in_use("bus.listen", config.bus.listen)),
+    })
+}
+
+/// The HTTP ports: the plain one, and after it the one with TLS, if there is one.
+pub(super) async fn open_http(config: &Config, tls: Option<&Tls>) -> anyhow::Result<Vec<Port>> {
+    let plain = (("http.listen", config.http.listen), None);
+    let secure = config.http.tls.listen.map(|listen| (("http.tls.listen", listen), tls.cloned()));
+    let mut ports = Vec::new();
+    for ((key, listen), tls) in std::iter::once(plain).chain(secure) {
+        let port = Port::open(listen, tls).await;
+        ports.push(port.with_context(|| in_use(key, listen))?);
+    }
+    Ok(ports)
+}
+
+pub(super) fn address(port: Option<&Port>) -> Option<SocketAddr> {
+    port?.address().ok()
 }
 
 pub(super) async fn start_house(config: &Config) -> anyhow::Result<Option<House>> {

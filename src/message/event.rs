@@ -94,6 +94,17 @@ pub enum Entry {
         /// What is in force now, or why it was refused.
         detail: String,
     },
+    /// Somebody has retained messages cleared; written before the first of them goes.
+    Purge {
+        /// Who.
+        by: By,
+        /// Those that this filter selects.
+        filter: String,
+        /// How many they are.
+        messages: u64,
+        /// How many bytes their payloads have.
+        bytes: u64,
+    },
     /// A file of the live store was set aside.
     SetAside {
         /// Where it was, below the root.

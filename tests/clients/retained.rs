@@ -8,7 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 /// A publisher of the crate rumqttc, on a runtime of its own.
-fn publish(hub: &Hub, messages: impl Iterator<Item = (String, String)> + Send + 'static) -> usize {
+pub(super) fn publish(
+    hub: &Hub,
+    messages: impl Iterator<Item = (String, String)> + Send + 'static,
+) -> usize {
     let mut options = MqttOptions::new("publisher", "127.0.0.1", hub.mqtt.port());
     options.set_inflight(500).set_keep_alive(Duration::from_secs(60));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -33,4 +33,7 @@ mod sessions;
 mod shared;
 mod standoff;
 mod subscribe;
+mod tls;
+mod transports;
+mod websocket;
 mod wills;
