@@ -128,7 +128,7 @@ impl Hub {
             irc: house.as_ref().map(House::address),
         };
         let publisher: Arc<dyn Publisher> = Arc::new(bus.clone());
-        let presence = HubPresence::new(now.wall, &addresses, engine.name(), why);
+        let presence = HubPresence::new(now.wall, &addresses, engine.name(), why, access.clone());
 
         let mut mesh = Mesh::new(&config);
         let mut effects = Vec::new();

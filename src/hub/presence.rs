@@ -1,6 +1,7 @@
 //! What the hub says of itself on `mesh/hub`.
 
 use super::Addresses;
+use crate::access::Access;
 use crate::clock::Now;
 use crate::mesh::{HubView, Telling};
 use crate::message::Entry;
@@ -18,6 +19,7 @@ pub(super) struct HubPresence {
     addresses: Addresses,
     engine: &'static str,
     why: Arc<str>,
+    access: Arc<Access>,
     trouble: Option<Arc<str>>,
     next: Duration,
 }
@@ -49,6 +51,7 @@ struct Counters {
     messages_out: u64,
     dropped: u64,
     refused: u64,
+    logins_refused: u64,
 }
 
 impl HubPresence {
@@ -57,10 +60,11 @@ impl HubPresence {
         addresses: &Addresses,
         engine: &'static str,
         why: String,
+        access: Arc<Access>,
     ) -> Self {
         let addresses = *addresses;
         let next = Duration::ZERO;
-        Self { started_at, addresses, engine, why: why.into(), trouble: None, next }
+        Self { started_at, addresses, engine, why: why.into(), access, trouble: None, next }
     }
 
     /// True once an interval, and at once when the disk begins or ceases to refuse.
@@ -90,6 +94,7 @@ impl HubPresence {
                 messages_out: stats.messages_out,
                 dropped: stats.dropped,
                 refused: stats.refused,
+                logins_refused: self.access.logins_refused(),
             },
         };
         // Strings and numbers: it always serialises.
