@@ -6,7 +6,8 @@
     clippy::panic,
     reason = "a test ends where it fails"
 )]
-#![allow(dead_code, clippy::print_stderr, reason = "the helpers are shared; a skip is said")]
+#![allow(clippy::print_stderr, reason = "a skip is said")]
+#![allow(dead_code, reason = "the hub's helpers are shared with other tests")]
 
 #[path = "clients/announcements.rs"]
 mod announcements;

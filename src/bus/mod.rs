@@ -7,7 +7,7 @@
 mod embedded;
 
 pub use embedded::{EmbeddedBus, Restored};
-pub use meshfs_broker::{ClientCertificate, Tls, TlsError, TlsFiles, websocket_answer};
+pub use meshfs_broker::{Tls, websocket_answer};
 
 use crate::name::{By, Filter, Topic};
 use bytes::Bytes;

@@ -12,6 +12,7 @@ mod password;
 mod serve;
 mod snapshots;
 mod status;
+mod trust;
 mod user;
 
 use clap::{Parser, Subcommand};
@@ -74,9 +75,13 @@ enum Command {
 /// How to find the hub.
 #[derive(Debug, clap::Args)]
 struct HubArgs {
-    /// The hub to talk to: http://HOST:PORT
+    /// The hub to talk to: http://HOST:PORT or https://HOST:PORT
     #[arg(long, value_name = "URL", env = "MESHFS_HUB", default_value = "http://127.0.0.1:8080")]
     hub: String,
+    /// CA that the certificate of an https:// or mqtts:// hub comes from, in PEM form
+    /// [default: the CAs of the system]
+    #[arg(long, value_name = "FILE", env = "MESHFS_CA")]
+    ca: Option<PathBuf>,
     /// The user to come as; the password is in the file that MESHFS_PASSWORD_FILE
     /// names, or asked for
     #[arg(long, value_name = "NAME", env = "MESHFS_USER")]

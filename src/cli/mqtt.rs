@@ -2,8 +2,9 @@
 
 use super::announce::Request;
 use super::password::Login;
-use super::{Exit, Failure};
+use super::{Exit, Failure, HubArgs, trust};
 use crate::http::api::Announcement;
+use rumqttc::Transport;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, PublishProperties, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
@@ -11,15 +12,24 @@ use std::time::Duration;
 
 /// Publishes an announcement and waits for its outcome on a response topic.
 pub(super) fn announce(
-    address: &str,
-    login: Option<Login>,
+    hub: &HubArgs,
     request: &Request<'_>,
     limit: Duration,
 ) -> Result<Announcement, Failure> {
-    let (host, port) = address.trim_end_matches('/').rsplit_once(':').unwrap_or((address, "1883"));
-    let port: u16 = port
-        .parse()
-        .map_err(|_| Failure::usage(format!("mqtt://{address}: the port is not a number")))?;
+    let login = hub.login()?;
+    let url = hub.hub.as_str();
+    let (usual, transport) = match url.split_once("://") {
+        Some(("mqtts", _)) => ("8883", trust::for_mqtts(hub.ca.as_deref())?),
+        _ => ("1883", Transport::Tcp),
+    };
+    let address = url.split_once("://").map_or(url, |(_, address)| address).trim_end_matches('/');
+    // The colons of a bare IPv6 address are no port.
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (address, usual),
+    };
+    let port: u16 =
+        port.parse().map_err(|_| Failure::usage(format!("{url}: the port is not a number")))?;
     let payload = serde_json::to_vec(request).map_err(|e| Failure::fault(e.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -27,22 +37,24 @@ pub(super) fn announce(
         .map_err(|e| Failure::fault(format!("could not start: {e}")))?;
     let late = || Failure {
         exit: Exit::Deadline,
-        message: format!("the hub at mqtt://{address} did not answer in time"),
+        message: format!("the hub at {url} did not answer in time"),
     };
     runtime.block_on(async {
-        let ask = ask(host.trim_matches(['[', ']']), port, login, payload);
+        let mut options = MqttOptions::new("", host.trim_matches(['[', ']']), port);
+        options.set_transport(transport);
+        let ask = Box::pin(ask(url, options, login, payload));
         tokio::time::timeout(limit, ask).await.map_err(|_| late())?
     })
 }
 
 async fn ask(
-    host: &str,
-    port: u16,
+    url: &str,
+    mut options: MqttOptions,
     login: Option<Login>,
     payload: Vec<u8>,
 ) -> Result<Announcement, Failure> {
     let id = uuid::Uuid::now_v7().to_string();
-    let mut options = MqttOptions::new(format!("meshfs-announce-{id}"), host, port);
+    options.set_client_id(format!("meshfs-announce-{id}"));
     options.set_keep_alive(Duration::from_secs(10));
     // Where every user may be answered.
     let mut reply = format!("mesh/app/replies/{id}");
@@ -53,10 +65,10 @@ async fn ask(
     let (client, mut events) = AsyncClient::new(options, 8);
     let gone = |error: &dyn std::fmt::Display| Failure {
         exit: Exit::Unreachable,
-        message: format!("the hub at mqtt://{host}:{port} cannot be reached: {error}"),
+        message: format!("the hub at {url} cannot be reached: {error}"),
     };
     let refused = |what: &str, why: &dyn std::fmt::Debug| {
-        Failure::fault(format!("the hub at mqtt://{host}:{port} refused {what}: {why:?}"))
+        Failure::fault(format!("the hub at {url} refused {what}: {why:?}"))
     };
     client.subscribe(&reply, QoS::AtLeastOnce).await.map_err(|e| gone(&e))?;
     let mut payload = Some(payload);

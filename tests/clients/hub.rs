@@ -12,14 +12,18 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 #[derive(serde::Deserialize)]
 struct Addresses {
     mqtt: SocketAddr,
+    mqtts: Option<SocketAddr>,
     http: SocketAddr,
+    https: Option<SocketAddr>,
     irc: Option<SocketAddr>,
 }
 
 pub(crate) struct Hub {
     process: Child,
     pub(crate) mqtt: SocketAddr,
+    pub(crate) mqtts: Option<SocketAddr>,
     pub(crate) http: SocketAddr,
+    pub(crate) https: Option<SocketAddr>,
     pub(crate) irc: Option<SocketAddr>,
 }
 
@@ -72,7 +76,8 @@ impl Hub {
         let found: Addresses = serde_json::from_str(&line).unwrap_or_else(|_| {
             panic!("no hub: {}", std::fs::read_to_string(root.join("hub.log")).unwrap())
         });
-        Self { process, mqtt: found.mqtt, http: found.http, irc: found.irc }
+        let Addresses { mqtt, mqtts, http, https, irc } = found;
+        Self { process, mqtt, mqtts, http, https, irc }
     }
 
     /// Ends it without a warning.
