@@ -10,10 +10,14 @@
 
 #[path = "rights/attacks.rs"]
 mod attacks;
+#[path = "clients/certificates.rs"]
+mod certificates;
 #[path = "rights/clients.rs"]
 mod clients;
 #[path = "rights/command.rs"]
 mod command;
+#[path = "rights/elsewhere.rs"]
+mod elsewhere;
 #[path = "rights/guessing.rs"]
 mod guessing;
 #[path = "clients/hub.rs"]
@@ -49,13 +53,19 @@ impl Guarded {
 
     /// With more in the file, and another role for those without a name.
     fn start_with(anonymous_role: &str, more: &str) -> Self {
+        Self::start_in(anonymous_role, more, &[])
+    }
+
+    /// With other settings besides.
+    fn start_in(anonymous_role: &str, more: &str, settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let users = dir.path().join("users.toml");
         write_users(&users, more);
-        let environment = [
+        let mut environment = vec![
             ("MESHFS__BUS__USERS", users.to_str().unwrap()),
             ("MESHFS__BUS__ANONYMOUS_ROLE", anonymous_role),
         ];
+        environment.extend(settings);
         let hub = Hub::start_with(dir.path(), &environment);
         Self { hub, users, dir }
     }
@@ -82,6 +92,11 @@ impl Guarded {
         hub::until("the reading to be journalled", || self.journal("reload").len() > before);
         self.journal("reload").into_iter().rfind(|line| line["what"] == "users").unwrap()
     }
+}
+
+/// What a program printed.
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned()
 }
 
 /// The hash of [`PASSWORD`], made once by the program itself.

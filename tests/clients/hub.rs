@@ -125,20 +125,31 @@ impl Hub {
         headers: &str,
         body: &str,
     ) -> (String, String) {
-        use std::io::Write as _;
-        let mut stream = std::net::TcpStream::connect(self.http).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        let length = body.len();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.to_owned(), body.to_owned())
+        request_to(self.http, method, path, headers, body)
     }
+}
+
+/// One HTTP request to an address; gives head and body.
+pub(crate) fn request_to(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> (String, String) {
+    use std::io::Write as _;
+    let mut stream = std::net::TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
 }
 
 impl Drop for Hub {

@@ -1,7 +1,7 @@
 //! mosquitto's clients with users, over both versions.
 
 use super::hub::{installed, until};
-use super::{Guarded, PASSWORD};
+use super::{Guarded, PASSWORD, said};
 use std::process::Output;
 
 impl Guarded {
@@ -10,10 +10,6 @@ impl Guarded {
         command.args(["-V", version, "-u", user, "-P", PASSWORD, "-q", "1"]);
         command.args(arguments).output().unwrap()
     }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned()
 }
 
 #[test]
