@@ -134,7 +134,7 @@ impl Hub {
             irc: house.as_ref().map(House::address),
         };
         let publisher: Arc<dyn Publisher> = Arc::new(bus.clone());
-        let presence = HubPresence::new(now.wall, &addresses, engine.name(), why);
+        let presence = HubPresence::new(now.wall, &addresses, engine.name(), why, access.clone());
 
         let (mesh, mut effects) = Mesh::recalled(&config, past.events, now);
         let (show, view) = watch::channel(mesh.view().clone());

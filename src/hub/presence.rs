@@ -1,6 +1,7 @@
 //! What the hub says of itself on `mesh/hub`.
 
 use super::Addresses;
+use crate::access::Access;
 use crate::clock::Now;
 use crate::disk::Health;
 use crate::mesh::{HubView, Telling};
@@ -19,6 +20,7 @@ pub(super) struct HubPresence {
     addresses: Addresses,
     engine: &'static str,
     why: Arc<str>,
+    access: Arc<Access>,
     trouble: Option<Arc<str>>,
     next: Duration,
     /// Retained messages whose time was over.
@@ -55,6 +57,7 @@ struct Counters {
     expired: u64,
     files_written: u64,
     syncs: u64,
+    logins_refused: u64,
 }
 
 impl HubPresence {
@@ -63,10 +66,20 @@ impl HubPresence {
         addresses: &Addresses,
         engine: &'static str,
         why: String,
+        access: Arc<Access>,
     ) -> Self {
         let addresses = *addresses;
         let next = Duration::ZERO;
-        Self { started_at, addresses, engine, why: why.into(), trouble: None, next, expired: 0 }
+        Self {
+            started_at,
+            addresses,
+            engine,
+            why: why.into(),
+            access,
+            trouble: None,
+            next,
+            expired: 0,
+        }
     }
 
     /// True once an interval, and at once when the disk begins or ceases to refuse.
@@ -104,6 +117,7 @@ impl HubPresence {
                 expired: self.expired,
                 files_written: health.written(),
                 syncs: health.syncs(),
+                logins_refused: self.access.logins_refused(),
             },
         };
         // Strings and numbers: it always serialises.
