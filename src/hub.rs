@@ -12,7 +12,7 @@ mod presence;
 mod start;
 
 use crate::bridge::{Bridge, House, Timing};
-use crate::bus::{EmbeddedBus, Publication, Publisher};
+use crate::bus::{Bus, Publication, Publisher};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::disk::{Disk, DiskTasks, Parts, publication};
@@ -45,8 +45,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Where the hub really listens, also where the configuration says port 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Addresses {
-    /// The broker.
-    pub mqtt: SocketAddr,
+    /// The broker, if it is the hub's own.
+    pub mqtt: Option<SocketAddr>,
     /// The HTTP interface.
     pub http: SocketAddr,
     /// The house IRC server, if it runs.
@@ -57,7 +57,7 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Hub {
     addresses: Addresses,
-    bus: EmbeddedBus,
+    bus: Bus,
     house: Option<House>,
     http: http::Server,
     disk: DiskTasks,
@@ -106,14 +106,19 @@ impl Hub {
             .with_context(|| in_use("http.listen", config.http.listen))?;
         let house = start_house(&config).await?;
         let inbox = Arc::new(Inbox::default());
-        let bus = start_bus(&config, &inbox, past.retained).await?;
-        let addresses = Addresses {
-            mqtt: bus.address().context("the broker has no address")?,
+        let mut addresses = Addresses {
+            mqtt: None,
             http: http.local_addr().context("the HTTP interface has no address")?,
             irc: house.as_ref().map(House::address),
         };
+        let presence = |addresses: &Addresses| {
+            let presence = HubPresence::new(now.wall, addresses, engine.name(), why.clone());
+            presence.on(config.bus.broker())
+        };
+        let bus = start_bus(&config, &inbox, past.retained, presence(&addresses).will()).await?;
+        addresses.mqtt = bus.address();
+        let presence = presence(&addresses);
         let publisher: Arc<dyn Publisher> = Arc::new(bus.clone());
-        let presence = HubPresence::new(now.wall, &addresses, engine.name(), why);
 
         let mut mesh = Mesh::new(&config);
         let mut effects = Vec::new();
@@ -150,6 +155,16 @@ impl Hub {
     #[must_use]
     pub const fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Where clients find the broker.
+    #[must_use]
+    pub fn broker(&self) -> String {
+        match (self.addresses.mqtt, self.bus.broker()) {
+            (Some(own), _) => format!("mqtt://{own}"),
+            (None, Some(other)) => other.to_string(),
+            (None, None) => "nowhere".to_owned(),
+        }
     }
 
     /// Runs until `stop` resolves, then shuts down in order under one deadline.
@@ -218,7 +233,7 @@ struct Decider {
     show: watch::Sender<View>,
     clock: Arc<SystemClock>,
     presence: HubPresence,
-    bus: EmbeddedBus,
+    bus: Bus,
 }
 
 impl Decider {
@@ -270,7 +285,7 @@ impl Decider {
 
     async fn tick(&mut self) {
         self.decide(Event::Tick).await;
-        let trouble = self.disk.trouble();
+        let trouble = self.trouble();
         if self.presence.is_due(self.clock.now(), trouble) {
             self.say_presence("online").await;
         }
@@ -309,8 +324,13 @@ impl Decider {
 
     fn update_view(&self) {
         let mut view = self.mesh.view().clone();
-        view.hub = self.presence.view(self.disk.trouble());
+        view.hub = self.presence.view(self.trouble());
         self.show.send_replace(view);
+    }
+
+    /// What keeps the hub from its work: the disk comes first.
+    fn trouble(&self) -> Option<Arc<str>> {
+        self.disk.trouble().or_else(|| self.bus.trouble())
     }
 }
 

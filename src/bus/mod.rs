@@ -5,13 +5,18 @@
 //! [`Publisher`] and arrives like any other message.
 
 mod embedded;
+mod external;
 
 pub use embedded::{EmbeddedBus, Restored};
+pub use external::{ExternalBus, ExternalSettings, TlsError, Version, client_config};
 
-use crate::name::{By, Topic};
+use crate::name::{BrokerUrl, By, Topic};
 use bytes::Bytes;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// A boxed future, for traits that are used behind a pointer.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -134,6 +139,10 @@ pub trait Door: Send + Sync + 'static {
     /// # Errors
     /// The message is refused: neither kept nor delivered.
     fn admit(&self, arrival: Arrival) -> Result<(), Refusal>;
+    /// Takes note of a message that the bus itself does not let in.
+    fn refuse(&self, arrival: Arrival, refusal: &Refusal);
+    /// Whether only the hub publishes a topic.
+    fn hubs_own(&self, topic: &str) -> bool;
     /// `None`: go on. Otherwise publishers wait until the future resolves.
     fn ready(&self) -> Option<BoxFuture<'_, ()>>;
 }
@@ -142,6 +151,70 @@ pub trait Door: Send + Sync + 'static {
 pub trait Publisher: Send + Sync + 'static {
     /// Publishes and resolves when the message is accepted and queued for every receiver.
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>>;
+}
+
+/// The bus of a hub: its own broker, or a connection to another one.
+#[derive(Debug, Clone)]
+pub enum Bus {
+    /// Its own.
+    Embedded(EmbeddedBus),
+    /// Another one.
+    External(ExternalBus),
+}
+
+impl Bus {
+    /// The address that clients connect to, if it is the hub's.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Embedded(bus) => bus.address(),
+            Self::External(_) => None,
+        }
+    }
+
+    /// Where the broker is, if it is another.
+    #[must_use]
+    pub fn broker(&self) -> Option<&BrokerUrl> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::External(bus) => Some(bus.broker()),
+        }
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> meshfs_broker::Stats {
+        match self {
+            Self::Embedded(bus) => bus.stats(),
+            Self::External(bus) => bus.stats(),
+        }
+    }
+
+    /// What keeps messages from the hub at the moment.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::External(bus) => bus.trouble(),
+        }
+    }
+
+    /// Says goodbye.
+    pub async fn shutdown(&self, limit: Duration) {
+        match self {
+            Self::Embedded(bus) => bus.shutdown(limit).await,
+            Self::External(bus) => bus.shutdown(limit).await,
+        }
+    }
+}
+
+impl Publisher for Bus {
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>> {
+        match self {
+            Self::Embedded(bus) => bus.publish(publication),
+            Self::External(bus) => bus.publish(publication),
+        }
+    }
 }
 
 /// Remembers what was published.

@@ -86,10 +86,10 @@ fn welcome(hub: &Hub, root: &std::path::Path) -> String {
         None => "the networks of the configuration".to_owned(),
     };
     format!(
-        "meshfs {} is ready\n  tree  {}\n  mqtt  mqtt://{}\n  http  http://{}\n  irc   {irc}",
+        "meshfs {} is ready\n  tree  {}\n  mqtt  {}\n  http  http://{}\n  irc   {irc}",
         env!("CARGO_PKG_VERSION"),
         root.display(),
-        addresses.mqtt,
+        hub.broker(),
         addresses.http,
     )
 }

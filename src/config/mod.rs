@@ -7,7 +7,7 @@
 mod bus;
 mod irc;
 
-pub use bus::{Bus, BusMode};
+pub use bus::{Bus, BusMode, External, MqttVersion};
 pub use irc::{Embedded, Irc, Network};
 
 use crate::name::Dataset;
@@ -241,6 +241,7 @@ impl Config {
                 "the copy engine has no dataset; leave it empty",
             );
         }
+        self.bus.check()?;
         self.irc.check()
     }
 }

@@ -52,7 +52,7 @@ impl HubDoor {
         Ok(Checked { topic, message, reply })
     }
 
-    fn refuse(&self, arrival: Arrival, refusal: &Refusal) {
+    fn say_refused(&self, arrival: Arrival, refusal: &Refusal) {
         // Debug form, which escapes: both can hold what a hostile client wrote.
         warn!(by = %arrival.by, topic = ?arrival.topic, why = ?refusal.why, "message refused");
         // Only the answer to an announcement is waited for.
@@ -107,10 +107,18 @@ impl Door for HubDoor {
                 Ok(())
             }
             Err(refusal) => {
-                self.refuse(arrival, &refusal);
+                self.say_refused(arrival, &refusal);
                 Err(refusal)
             }
         }
+    }
+
+    fn refuse(&self, arrival: Arrival, refusal: &Refusal) {
+        self.say_refused(arrival, refusal);
+    }
+
+    fn hubs_own(&self, topic: &str) -> bool {
+        subject(topic).is_some_and(|subject| subject.author() == Author::Hub)
     }
 
     fn ready(&self) -> Option<BoxFuture<'_, ()>> {

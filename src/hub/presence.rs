@@ -5,6 +5,7 @@ use crate::clock::Now;
 use crate::mesh::{HubView, Telling};
 use crate::message::Entry;
 use crate::message::contract::topics;
+use crate::name::BrokerUrl;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,9 @@ const INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct HubPresence {
     started_at: Timestamp,
+    number: u64,
     addresses: Addresses,
+    broker: Option<BrokerUrl>,
     engine: &'static str,
     why: Arc<str>,
     trouble: Option<Arc<str>>,
@@ -28,7 +31,13 @@ struct Body<'a> {
     version: &'a str,
     #[serde(with = "crate::clock::millis")]
     started_at: Timestamp,
+    /// The how manieth since then; a will has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<u64>,
     listen: Addresses,
+    /// The broker, if it is not the hub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<&'a BrokerUrl>,
     engine: Engine<'a>,
     trouble: Option<&'a str>,
     counters: Counters,
@@ -58,9 +67,21 @@ impl HubPresence {
         engine: &'static str,
         why: String,
     ) -> Self {
-        let addresses = *addresses;
-        let next = Duration::ZERO;
-        Self { started_at, addresses, engine, why: why.into(), trouble: None, next }
+        Self {
+            started_at,
+            number: 0,
+            addresses: *addresses,
+            broker: None,
+            engine,
+            why: why.into(),
+            trouble: None,
+            next: Duration::ZERO,
+        }
+    }
+
+    /// The same on another's broker.
+    pub(super) fn on(self, broker: Option<&BrokerUrl>) -> Self {
+        Self { broker: broker.cloned(), ..self }
     }
 
     /// True once an interval, and at once when the disk begins or ceases to refuse.
@@ -74,12 +95,24 @@ impl HubPresence {
         false
     }
 
-    pub(super) fn telling(&self, state: &str, stats: &meshfs_broker::Stats) -> Telling {
+    pub(super) fn telling(&mut self, state: &str, stats: &meshfs_broker::Stats) -> Telling {
+        self.number += 1;
+        self.body(state, Some(self.number), stats)
+    }
+
+    /// What another broker says for the hub when it loses it.
+    pub(super) fn will(&self) -> Telling {
+        self.body("offline", None, &meshfs_broker::Stats::default())
+    }
+
+    fn body(&self, state: &str, number: Option<u64>, stats: &meshfs_broker::Stats) -> Telling {
         let body = Body {
             state,
             version: env!("CARGO_PKG_VERSION"),
             started_at: self.started_at,
+            number,
             listen: self.addresses,
+            broker: self.broker.as_ref(),
             engine: Engine { name: self.engine, why: &self.why },
             trouble: self.trouble.as_deref(),
             counters: Counters {
