@@ -121,7 +121,7 @@ fn check_says_what_is_wrong_and_leaves_nothing_behind() {
 #[test]
 fn check_finds_a_hub_that_is_already_running() {
     let dir = tempfile::tempdir().unwrap();
-    let hub = hub::Hub::start(dir.path());
+    let hub = hub::Hub::start(dir.path(), &[], None);
     let tree = dir.path().join("tree");
     let output = meshfs(&["check", "--json", "--root", tree.to_str().unwrap()]);
     let findings: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -11,7 +11,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(serde::Deserialize)]
 struct Addresses {
-    mqtt: SocketAddr,
+    mqtt: Option<SocketAddr>,
     http: SocketAddr,
     irc: Option<SocketAddr>,
 }
@@ -48,12 +48,13 @@ pub(crate) fn installed(test: &str, client: &str) -> bool {
 }
 
 impl Hub {
-    pub(crate) fn start(root: &Path) -> Self {
-        Self::start_with(root, &[])
-    }
-
     /// Starts a hub on free ports and waits until it says where it listens.
-    pub(crate) fn start_with(root: &Path, environment: &[(&str, &str)]) -> Self {
+    /// Clients of its bus go to `broker`, if that is another.
+    pub(crate) fn start(
+        root: &Path,
+        environment: &[(&str, &str)],
+        broker: Option<SocketAddr>,
+    ) -> Self {
         let log =
             std::fs::File::options().create(true).append(true).open(root.join("hub.log")).unwrap();
         let mut process = program(env!("CARGO_BIN_EXE_meshfs"))
@@ -72,7 +73,19 @@ impl Hub {
         let found: Addresses = serde_json::from_str(&line).unwrap_or_else(|_| {
             panic!("no hub: {}", std::fs::read_to_string(root.join("hub.log")).unwrap())
         });
-        Self { process, mqtt: found.mqtt, http: found.http, irc: found.irc }
+        let mqtt = found.mqtt.or(broker).unwrap();
+        Self { process, mqtt, http: found.http, irc: found.irc }
+    }
+
+    /// No hub at all, for the clients of another's broker.
+    pub(crate) fn away(broker: SocketAddr) -> Self {
+        let process = program("true").spawn().unwrap();
+        Self { process, mqtt: broker, http: broker, irc: None }
+    }
+
+    /// Waits until it is connected and has compared what is retained.
+    pub(crate) fn ready(&self) {
+        until("the hub to be ready", || self.request("GET", "/readyz", "").0 == 200);
     }
 
     /// Ends it without a warning.

@@ -12,6 +12,7 @@
 use super::echoes::Echoes;
 use super::outbox::{Item, Outbox};
 use super::query::{Kind, NAMES_MAX, Query};
+use super::suspects::Suspects;
 use super::wire::Packet;
 use super::witness::{Memory, judge};
 use super::{Arrival, Door, Publication, Restored, Retention};
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// A retained message.
 #[derive(Debug)]
@@ -62,6 +64,9 @@ pub(super) struct Desk {
     kept: HashMap<Box<str>, Held>,
     pub(super) outbox: Outbox,
     pub(super) echoes: Echoes,
+    pub(super) suspects: Suspects,
+    /// Who waits until the broker has brought all that it had.
+    pub(super) fences: Vec<oneshot::Sender<()>>,
     /// Messages of others that are being given back, until their echo.
     giving: HashMap<Box<str>, Bytes>,
     /// Topics to ask for by name.
@@ -106,6 +111,8 @@ impl Desk {
             kept,
             outbox: Outbox::default(),
             echoes: Echoes::default(),
+            suspects: Suspects::default(),
+            fences: Vec::new(),
             giving: HashMap::new(),
             unsure: BTreeSet::new(),
             missing: Vec::new(),
@@ -128,8 +135,11 @@ impl Desk {
         self.outbox.push(Item { correlation, ..Item::new(topic, payload, retained) })
     }
 
-    /// A connection was lost. Gives how many publications were tried too often.
-    pub(super) fn disconnected(&mut self, under_way: Vec<Item>) -> usize {
+    /// A connection was lost. Gives the topic that is held to be the cause.
+    pub(super) fn disconnected(&mut self, under_way: Vec<Item>) -> Option<Box<str>> {
+        let topics: Vec<&str> = under_way.iter().map(|item| &*item.topic).collect();
+        let cause = self.suspects.lost(&topics).map(Into::into);
+        self.fences.clear();
         self.echoes.clear();
         self.giving.clear();
         self.unsure.clear();
@@ -138,11 +148,27 @@ impl Desk {
         for held in self.kept.values_mut() {
             held.known = false;
         }
-        self.outbox.put_back(under_way)
+        self.outbox.put_back(under_way);
+        cause
     }
 
-    /// This is handed to the broker now.
-    pub(super) fn sending(&mut self, item: &Item) {
+    /// The next publication, if it may be sent beside so many others. What this
+    /// broker does not take is passed over and counted.
+    pub(super) fn next_to_send(&mut self, under_way: usize, dropped: &mut u64) -> Option<Item> {
+        while self.outbox.next().is_some_and(|topic| self.suspects.refuses(topic)) {
+            self.outbox.pop();
+            *dropped += 1;
+        }
+        let alone = self.suspects.is_one(self.outbox.next()?);
+        if alone && under_way > 0 {
+            return None;
+        }
+        let item = self.outbox.pop()?;
+        self.sending(&item);
+        Some(item)
+    }
+
+    fn sending(&mut self, item: &Item) {
         self.echoes.expect(&item.topic, &item.payload);
         if item.given {
             self.giving.insert(item.topic.clone(), item.payload.clone());
@@ -151,6 +177,7 @@ impl Desk {
 
     /// This has reached the broker.
     pub(super) fn sent(&mut self, item: &Item) {
+        self.suspects.cleared(&item.topic);
         if *item.topic == *self.presence {
             self.witness = Some(item.payload.clone());
         }

@@ -5,11 +5,12 @@ use super::query::{ECHO, EVERYTHING, Kind, Query};
 use super::wire::{self, Client, Events, Heard, Lost, Packet, Version};
 use super::{Shared, desk::Setting};
 use crate::name::BrokerUrl;
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -50,10 +51,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
         };
         let connected = connection.since;
         let under_way = connection.under_way.drain(..).map(|(_, item)| item).collect();
-        let dropped = shared.desk().disconnected(under_way);
-        if dropped > 0 {
-            warn!(dropped, broker = %settings.broker, "publications dropped: the broker hangs up at them");
-            shared.counters.dropped.fetch_add(dropped as u64, Relaxed);
+        if let Some(topic) = shared.desk().disconnected(under_way) {
+            warn!(%topic, broker = %settings.broker,
+                "the broker hangs up at this topic; it, and those like it, are not sent to it");
         }
         let try_other = lost.misunderstood && settings.version.is_none();
         if try_other {
@@ -88,6 +88,7 @@ struct Connection<'a> {
     /// The broker has sent what it retains: the hub may speak.
     open: bool,
     query: Option<Query>,
+    fence: Option<Fence>,
     /// Sent and not acknowledged, with the packet id as soon as there is one.
     under_way: VecDeque<(Option<u16>, Item)>,
     /// Not before this the broker is asked again.
@@ -119,6 +120,7 @@ impl<'a> Connection<'a> {
             since: None,
             open: false,
             query: None,
+            fence: None,
             under_way: VecDeque::new(),
             next_question: Instant::now(),
             leaving: Vec::new(),
@@ -146,13 +148,12 @@ impl<'a> Connection<'a> {
                 .await;
                 return Ok(());
             }
-            let may_send = self.open && self.under_way.len() < UNDER_WAY_MAX;
             tokio::select! {
                 event = events.recv() => match event {
                     Some(heard) => self.heard(heard?)?,
                     None => return Err(lost("the client has ended")),
                 },
-                () = self.shared.work.notified(), if may_send => {}
+                () = self.shared.work.notified(), if self.open => {}
                 () = tokio::time::sleep_until(self.wakes_at()) => self.look()?,
                 _ = stop.wait_for(|stop| *stop), if !stopping => stopping = true,
             }
@@ -206,6 +207,7 @@ impl<'a> Connection<'a> {
             return self.shared.desk().sent(item);
         };
         counters.refused.fetch_add(1, Relaxed);
+        self.shared.desk().suspects.cleared(&item.topic);
         warn!(topic = %item.topic, why, "the broker refuses what the hub publishes");
     }
 
@@ -214,6 +216,7 @@ impl<'a> Connection<'a> {
         shared.counters.messages_in.fetch_add(1, Relaxed);
         shared.counters.bytes_in.fetch_add(packet.payload.len() as u64, Relaxed);
         if *packet.topic == *ECHO {
+            self.fence.take_if(|fence| fence.token == packet.payload);
             let echoed = self.query.as_mut().is_some_and(|query| query.is_echo(&packet.payload));
             // By now the broker has said what it has, so that nothing of that is overtaken.
             self.open |= echoed && self.query.as_ref().is_some_and(|q| q.kind == Kind::Everything);
@@ -233,8 +236,8 @@ impl<'a> Connection<'a> {
 
     /// Asks what the broker retains, and then publishes to itself.
     fn ask(&mut self, query: Query) -> Result<(), Lost> {
-        let echo = Item { qos: 0, ..Item::new(ECHO, query.token.clone(), false) };
-        let asked = self.client.subscribe(&query.filters()) && self.client.publish(&echo);
+        let asked =
+            self.client.subscribe(&query.filters()) && self.client.publish(&echo(&query.token));
         self.query = Some(query);
         if asked { Ok(()) } else { Err(lost(BUSY)) }
     }
@@ -339,17 +342,52 @@ impl<'a> Connection<'a> {
             return Ok(());
         }
         let mut desk = self.shared.desk();
+        if self.fence.is_none() && !desk.fences.is_empty() {
+            let fence = Fence::new(std::mem::take(&mut desk.fences));
+            let sent = self.client.publish(&echo(&fence.token));
+            self.fence = Some(fence);
+            if !sent {
+                return Err(lost(BUSY));
+            }
+        }
+        let alone = self.under_way.front().filter(|_| self.under_way.len() == 1);
+        if alone.is_some_and(|(_, item)| desk.suspects.is_one(&item.topic)) {
+            return Ok(());
+        }
+        let mut dropped = 0;
         while self.under_way.len() < UNDER_WAY_MAX {
-            let Some(item) = desk.outbox.pop() else { break };
-            desk.sending(&item);
+            let next = desk.next_to_send(self.under_way.len(), &mut dropped);
+            self.shared.counters.dropped.fetch_add(std::mem::take(&mut dropped), Relaxed);
+            let Some(item) = next else { break };
+            let alone = desk.suspects.is_one(&item.topic);
             let taken = self.client.publish(&item);
             self.under_way.push_back((None, item));
             if !taken {
                 return Err(lost(BUSY));
             }
+            if alone {
+                break;
+            }
         }
         Ok(())
     }
+}
+
+/// Something the hub publishes to itself, for those who wait until all that
+/// was before it has come in.
+struct Fence {
+    token: Bytes,
+    _waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Fence {
+    fn new(waiting: Vec<oneshot::Sender<()>>) -> Self {
+        Self { token: uuid::Uuid::now_v7().to_string().into(), _waiting: waiting }
+    }
+}
+
+fn echo(token: &Bytes) -> Item {
+    Item { qos: 0, ..Item::new(ECHO, token.clone(), false) }
 }
 
 fn lost(why: &str) -> Lost {

@@ -6,14 +6,16 @@
 //! the broker's echo of the hub's own words is known and dropped.
 //!
 //! `link` holds the connection, `desk` knows what is retained and decides what
-//! a packet means, `query` asks the broker what it retains, `outbox` and
-//! `echoes` remember what is under way, `wire` speaks both versions of MQTT.
+//! a packet means, `query` asks the broker what it retains, `outbox`, `echoes`
+//! and `suspects` remember what is under way and what went wrong with it,
+//! `wire` speaks both versions of MQTT.
 
 mod desk;
 mod echoes;
 mod link;
 mod outbox;
 mod query;
+mod suspects;
 mod tls;
 mod wire;
 mod witness;
@@ -22,15 +24,18 @@ pub use tls::{TlsError, client_config};
 pub use wire::Version;
 
 use super::{Arrival, BoxFuture, Door, Publication, PublishError, Publisher, Restored, Retention};
-use crate::name::BrokerUrl;
+use crate::name::{BrokerUrl, Door as DoorName};
 use desk::Desk;
 use meshfs_broker::Stats;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
+
+/// How long somebody's request waits for what the broker still has to bring.
+const FENCE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How to reach the broker.
 #[derive(Clone)]
@@ -164,6 +169,21 @@ impl ExternalBus {
         }
     }
 
+    /// Waits until all that the broker has accepted before has come in: whoever
+    /// announces by HTTP expects a snapshot of that too.
+    async fn caught_up(&self) {
+        if self.trouble().is_some() {
+            return;
+        }
+        let (pass, passed) = oneshot::channel();
+        self.shared.desk().fences.push(pass);
+        self.shared.work.notify_one();
+        // Dropped when the broker has brought back what was sent then, or is lost.
+        if tokio::time::timeout(FENCE_LIMIT, passed).await.is_err() {
+            warn!(broker = %self.broker(), limit = ?FENCE_LIMIT, "the broker is behind; not waiting for it");
+        }
+    }
+
     /// What the door makes of something the hub itself says; there it is
     /// decided on as if it had come back from the broker.
     fn say(&self, publication: Publication) -> Result<(), PublishError> {
@@ -207,6 +227,10 @@ impl Publisher for ExternalBus {
         Box::pin(async move {
             if *self.stop.borrow() {
                 return Err(PublishError::Closed);
+            }
+            let topic = publication.topic.as_str();
+            if publication.by.door != DoorName::Hub && !self.shared.door.hubs_own(topic) {
+                self.caught_up().await;
             }
             self.say(publication)
         })

@@ -10,9 +10,6 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Publications that are not retained and may wait.
 const PASSING_MAX: usize = 10_000;
-/// How often one is tried again after the connection was lost with it under way:
-/// what a broker answers by hanging up must not keep the hub from it for ever.
-const TRIES_MAX: u8 = 5;
 
 /// A publication on its way out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +24,6 @@ pub(super) struct Item {
     pub(super) expires_at: Option<Timestamp>,
     /// The message of somebody else, given back to a broker that has lost it.
     pub(super) given: bool,
-    pub(super) tries: u8,
 }
 
 impl Item {
@@ -42,7 +38,6 @@ impl Item {
             user_properties: Vec::new(),
             expires_at: None,
             given: false,
-            tries: 0,
         }
     }
 }
@@ -74,28 +69,26 @@ impl Outbox {
 
     /// Puts back what was under way when the connection was lost, oldest first.
     /// What was given back to the broker is judged anew, and a newer one of the
-    /// same topic has its place. Gives how many were tried too often.
-    pub(super) fn put_back(&mut self, items: Vec<Item>) -> usize {
+    /// same topic has its place.
+    pub(super) fn put_back(&mut self, items: Vec<Item>) {
         self.items.retain(|at, item| {
             if item.given && self.retained.get(&item.topic) == Some(at) {
                 self.retained.remove(&item.topic);
             }
             !item.given
         });
-        let mut dropped = 0;
-        for mut item in items.into_iter().rev() {
-            item.tries += 1;
+        for item in items.into_iter().rev() {
             if item.given || item.retain && self.retained.contains_key(&item.topic) {
-                continue;
-            }
-            if item.tries > TRIES_MAX {
-                dropped += 1;
                 continue;
             }
             let at = self.items.first_key_value().map_or(0, |(at, _)| at - 1);
             self.insert(at, item);
         }
-        dropped
+    }
+
+    /// The topic of what is sent next.
+    pub(super) fn next(&self) -> Option<&str> {
+        self.items.first_key_value().map(|(_, item)| &*item.topic)
     }
 
     pub(super) fn pop(&mut self) -> Option<Item> {
@@ -179,19 +172,8 @@ mod tests {
         outbox.push(Item { given: true, ..item("theirs", "x", true) });
         let given = Item { given: true, ..item("other", "x", true) };
         let back = vec![item("e", "1", false), item("a", "old", true), given, item("b", "1", true)];
-        assert_eq!(outbox.put_back(back), 0);
+        outbox.put_back(back);
+        assert_eq!(outbox.next(), Some("e"));
         assert_eq!(drain(&mut outbox), pairs(&[("e", "1"), ("b", "1"), ("a", "new")]));
-    }
-
-    #[test]
-    fn what_costs_the_connection_each_time_is_dropped() {
-        let mut outbox = Outbox::default();
-        outbox.push(item("poison", "x", false));
-        for _ in 0..TRIES_MAX {
-            let tried = vec![outbox.pop().unwrap()];
-            assert_eq!(outbox.put_back(tried), 0);
-        }
-        let tried = vec![outbox.pop().unwrap()];
-        assert_eq!((outbox.put_back(tried), outbox.len()), (1, 0));
     }
 }
