@@ -63,6 +63,7 @@ pub(crate) fn what_happened_while_the_hub_was_away_is_taken_over(kind: Kind) {
     }
     publish(&hub, "mesh/app/x", "1", true);
     until_file(&stage, "mesh/app/x", Some("1"));
+    assert_eq!(hub.stop(), Some(0));
     for ended in [Hub::stop as fn(Hub) -> Option<i32>, |hub| {
         hub.kill();
         None

@@ -31,8 +31,11 @@ struct Held {
     own: bool,
     /// The broker is known to retain it too; of interest for the hub's own.
     known: bool,
-    /// Whether its publisher sets the retain flag, once that is found out. What
-    /// it does not, the hub has to, since the contract keeps the message.
+    /// Whether its publisher sets the retain flag, once the broker was asked:
+    /// live messages come without it. (MQTT 5 has an option, which mosquitto
+    /// takes over only with the first subscription to a filter, and with the
+    /// first one old messages could not be told from new ones.) Where it is not
+    /// set the hub publishes again, since the contract keeps the message.
     retains: Option<bool>,
     content_type: Option<String>,
     user_properties: Vec<(String, String)>,
@@ -83,8 +86,6 @@ pub(super) struct Desk {
 /// The circumstances in which a packet came.
 pub(super) struct Setting<'a> {
     pub(super) query: Option<&'a mut Query>,
-    /// Whether the retain flag of a live message is its publisher's.
-    pub(super) tells_retain: bool,
     pub(super) payload_max_bytes: usize,
     pub(super) now: Timestamp,
 }
@@ -191,9 +192,8 @@ impl Desk {
 
     /// A packet came. True if the door refused it.
     pub(super) fn heard(&mut self, mut packet: Packet, mut setting: Setting<'_>) -> bool {
-        let Setting { tells_retain, .. } = setting;
-        // Then only what was retained before comes with the flag.
-        let replayed = packet.retain && !tells_retain;
+        // To whoever is subscribed already a message comes without the flag.
+        let replayed = packet.retain;
         if !replayed && self.echoes.take(&packet.topic, &packet.payload) {
             self.echoed(&packet);
             return false;
@@ -214,7 +214,7 @@ impl Desk {
             _ if replayed => self.heard_replayed(&packet, &setting),
             retention => {
                 let kept = self.kept.contains_key(&packet.topic);
-                if retention == Retention::Always && packet.payload.is_empty() && !tells_retain {
+                if retention == Retention::Always && packet.payload.is_empty() {
                     packet.retain = kept;
                 }
                 self.heard_live(&packet, retention, &setting)
@@ -282,26 +282,19 @@ impl Desk {
     }
 
     fn heard_live(&mut self, packet: &Packet, retention: Retention, setting: &Setting<'_>) -> bool {
-        let tells_retain = setting.tells_retain;
-        let retained = retention == Retention::Always || packet.retain && tells_retain;
+        let retained = retention == Retention::Always;
         if !self.admit(packet, retained, setting) {
             return true;
         }
         if !retained {
-            if !tells_retain && retention == Retention::AsPublished {
-                self.unsure.insert(packet.topic.clone());
-            }
+            self.unsure.insert(packet.topic.clone());
             return false;
         }
         self.keep(packet, setting.now);
-        let Some(held) = self.kept.get_mut(&packet.topic) else { return false };
-        if tells_retain {
-            held.retains = Some(packet.retain);
-        }
-        match held.retains {
-            Some(true) => {}
-            Some(false) => self.give(&packet.topic),
-            None => {
+        match self.kept.get(&packet.topic).map(|held| held.retains) {
+            None | Some(Some(true)) => {}
+            Some(Some(false)) => self.give(&packet.topic),
+            Some(None) => {
                 self.unsure.insert(packet.topic.clone());
             }
         }
@@ -425,7 +418,7 @@ impl Desk {
             correlation: None,
             expiry_s: None,
         };
-        let setting = Setting { query: None, tells_retain: true, payload_max_bytes: 0, now };
+        let setting = Setting { query: None, payload_max_bytes: 0, now };
         if self.admit(&packet, true, &setting) {
             self.keep(&packet, now);
         }

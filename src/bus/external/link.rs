@@ -1,7 +1,7 @@
 //! The connection to the broker: made, used, lost and made again.
 
 use super::outbox::Item;
-use super::query::{ECHO, EVERYTHING, Kind, Query};
+use super::query::{ECHO, Kind, Query};
 use super::wire::{self, Client, Events, Heard, Lost, Packet, Version};
 use super::{Shared, desk::Setting};
 use crate::name::BrokerUrl;
@@ -97,18 +97,6 @@ struct Connection<'a> {
     /// on their way.
     leaving: Vec<Box<str>>,
     leaving_now: usize,
-    retain: RetainFlag,
-}
-
-/// What the retain flag of a message says.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum RetainFlag {
-    /// That it was retained before the hub asked.
-    Replayed,
-    /// The same, until the broker has answered.
-    Changing,
-    /// What its publisher wants.
-    AsPublished,
 }
 
 impl<'a> Connection<'a> {
@@ -125,7 +113,6 @@ impl<'a> Connection<'a> {
             next_question: Instant::now(),
             leaving: Vec::new(),
             leaving_now: 0,
-            retain: RetainFlag::Replayed,
         }
     }
 
@@ -179,9 +166,6 @@ impl<'a> Connection<'a> {
                 if refused && !self.open {
                     return Err(lost("does not let the hub subscribe to mesh/#"));
                 }
-                if self.retain == RetainFlag::Changing {
-                    self.retain = RetainFlag::AsPublished;
-                }
             }
             Heard::Unsubscribed => self.leaving_now = self.leaving_now.saturating_sub(1),
             Heard::Sent(id) => {
@@ -224,7 +208,6 @@ impl<'a> Connection<'a> {
         }
         let setting = Setting {
             query: self.query.as_mut(),
-            tells_retain: self.retain == RetainFlag::AsPublished,
             payload_max_bytes: shared.settings.payload_max_bytes,
             now: jiff::Timestamp::now(),
         };
@@ -247,14 +230,11 @@ impl<'a> Connection<'a> {
         let far = Instant::now() + Duration::from_secs(3600);
         match &self.query {
             Some(query) => query.ends_at(),
-            None if self.open && self.leaving_now == 0 && self.wants_to_ask() => self.next_question,
+            None if self.open && self.leaving_now == 0 && self.shared.desk().has_questions() => {
+                self.next_question
+            }
             None => far,
         }
-    }
-
-    fn wants_to_ask(&self) -> bool {
-        self.shared.desk().has_questions()
-            || self.retain == RetainFlag::Replayed && self.version == Version::V5
     }
 
     /// Ends the question that is over, and asks the next one.
@@ -274,23 +254,7 @@ impl<'a> Connection<'a> {
         drop(desk);
         match question {
             Some(question) => self.ask(question),
-            None => self.take_flags_as_published(),
-        }
-    }
-
-    /// Once nothing more is to be asked, the broker may say of each message
-    /// whether it is retained.
-    fn take_flags_as_published(&mut self) -> Result<(), Lost> {
-        if self.retain != RetainFlag::Replayed {
-            return Ok(());
-        }
-        match self.client.subscribe_as_published(EVERYTHING) {
             None => Ok(()),
-            Some(true) => {
-                self.retain = RetainFlag::Changing;
-                Ok(())
-            }
-            Some(false) => Err(lost(BUSY)),
         }
     }
 

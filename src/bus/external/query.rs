@@ -32,7 +32,7 @@ pub(super) enum Kind {
     Everything,
     /// Topics that were not in the answer to that.
     Missing,
-    /// Topics of which MQTT 3.1.1 does not tell whether their last message was retained.
+    /// Topics whose last message may be retained or not.
     Unsure,
 }
 

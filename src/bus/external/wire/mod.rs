@@ -129,15 +129,6 @@ impl Client {
         }
     }
 
-    /// Has messages of a filter come with the flag that their publisher gave
-    /// them, where MQTT can do that. `None`: it cannot.
-    pub(super) fn subscribe_as_published(&self, filter: &str) -> Option<bool> {
-        match self {
-            Self::V4(_) => None,
-            Self::V5(client) => Some(v5::subscribe_as_published(client, filter)),
-        }
-    }
-
     /// The same.
     pub(super) fn unsubscribe(&self, filter: &str) -> bool {
         match self {

@@ -142,13 +142,3 @@ pub(super) fn subscribe(client: &AsyncClient, filters: &[Box<str>]) -> bool {
     };
     client.try_subscribe_many(filters.iter().map(|path| filter(path))).is_ok()
 }
-
-/// Takes the place of a subscription to the same filter; nothing is sent again.
-pub(super) fn subscribe_as_published(client: &AsyncClient, filter: &str) -> bool {
-    let filter = Filter {
-        preserve_retain: true,
-        retain_forward_rule: RetainForwardRule::Never,
-        ..Filter::new(filter, QoS::AtMostOnce)
-    };
-    client.try_subscribe_many([filter]).is_ok()
-}
