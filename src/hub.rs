@@ -6,10 +6,15 @@
 
 pub mod check;
 mod door;
+mod external;
 mod inbox;
 mod open;
 mod presence;
+mod reload;
 mod start;
+mod tls;
+
+pub use reload::Reload;
 
 use crate::bridge::{Bridge, House, Timing};
 use crate::bus::{Bus, Publication, Publisher};
@@ -23,13 +28,15 @@ use crate::mesh::{Effect, Event, Mesh, Telling, View};
 use crate::message::Entry;
 use crate::snapshot::{self, Engine};
 use anyhow::Context as _;
+use door::HubDoor;
 use inbox::Inbox;
-use open::{in_use, links, start_bus, start_house};
+use open::{address, links, open_access, open_http, start_bus, start_house};
 use presence::HubPresence;
+use reload::Part;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -47,10 +54,28 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Addresses {
     /// The broker, if it is the hub's own.
     pub mqtt: Option<SocketAddr>,
+    /// The broker with TLS, if it listens so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mqtts: Option<SocketAddr>,
     /// The HTTP interface.
     pub http: SocketAddr,
+    /// The HTTP interface with TLS, if it listens so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub https: Option<SocketAddr>,
     /// The house IRC server, if it runs.
     pub irc: Option<SocketAddr>,
+}
+
+impl Addresses {
+    fn but_the_bus(ports: &[http::Port], house: Option<&House>) -> anyhow::Result<Self> {
+        Ok(Self {
+            mqtt: None,
+            mqtts: None,
+            http: address(ports.first()).context("the HTTP interface has no address")?,
+            https: address(ports.get(1)),
+            irc: house.map(House::address),
+        })
+    }
 }
 
 /// A running hub.
@@ -62,6 +87,7 @@ pub struct Hub {
     http: http::Server,
     disk: DiskTasks,
     decider: JoinHandle<(Disk, Bridge)>,
+    reload: Reload,
     stop: watch::Sender<bool>,
     _lock: std::fs::File,
 }
@@ -91,8 +117,12 @@ impl Hub {
         engine: Arc<dyn Engine>,
         why: String,
     ) -> anyhow::Result<Self> {
+        let tls = tls::load(&config)?;
+        tls.iter().for_each(tls::warn_of_time);
         let clock = Arc::new(SystemClock::start());
         let now = clock.now();
+        let inbox = Arc::new(Inbox::default());
+        let access = open_access(&config, &inbox)?;
         let root = config.root.clone();
         let base = start::make_tree(&root)?;
         let lock = start::lock(&root, &base)?;
@@ -101,23 +131,16 @@ impl Hub {
         let journal = Journal::open(&root).context("could not open the journal")?;
         let past = start::recall(&store, &journal, now)?;
 
-        let http = http::bind(config.http.listen)
-            .await
-            .with_context(|| in_use("http.listen", config.http.listen))?;
+        let ports = open_http(&config, tls.as_ref()).await?;
         let house = start_house(&config).await?;
-        let inbox = Arc::new(Inbox::default());
-        let mut addresses = Addresses {
-            mqtt: None,
-            http: http.local_addr().context("the HTTP interface has no address")?,
-            irc: house.as_ref().map(House::address),
-        };
-        let presence = |addresses: &Addresses| {
-            let presence = HubPresence::new(now.wall, addresses, engine.name(), why.clone());
-            presence.on(config.bus.broker())
-        };
-        let bus = start_bus(&config, &inbox, past.retained, presence(&addresses).will()).await?;
-        addresses.mqtt = bus.address();
-        let presence = presence(&addresses);
+        let addresses = Addresses::but_the_bus(&ports, house.as_ref())?;
+        let presence = HubPresence::new(now.wall, &addresses, engine.name(), why);
+        let presence = presence.on(config.bus.broker());
+        let door = HubDoor::new(&config, &inbox, &access);
+        let bus =
+            start_bus(&config, door, &access, past.retained, tls.as_ref(), presence.will()).await?;
+        let addresses = Addresses { mqtt: bus.address(), mqtts: bus.tls_address(), ..addresses };
+        let presence = presence.at(&addresses);
         let publisher: Arc<dyn Publisher> = Arc::new(bus.clone());
 
         let mut mesh = Mesh::new(&config);
@@ -132,12 +155,25 @@ impl Hub {
             Disk::start(parts).context("could not start the disk worker")?;
         let bridge =
             Bridge::start(links(&config, addresses.irc), Timing::default(), &publisher, &view);
+        let api = http::Api {
+            publisher: publisher.clone(),
+            view,
+            retained: Arc::new(bus.clone()),
+            intake: inbox.clone(),
+            purging: Arc::new(Semaphore::new(1)),
+            access: access.clone(),
+            deadline: config.announce.deadline,
+            bus: bus.embedded().cloned(),
+        };
         let (stop, stopped) = watch::channel(false);
+        let parts = std::iter::once(Part::users(&access, &bus))
+            .chain(tls.map(|tls| tls::part(&config, tls)));
+        let reload = Reload::new(parts, inbox.clone());
         let decider = Decider {
             mesh,
             inbox,
             disk,
-            outbox: spawn_outbox(publisher.clone()),
+            outbox: spawn_outbox(publisher),
             bridge,
             show,
             clock,
@@ -146,9 +182,9 @@ impl Hub {
         };
         effects.extend(past.expired.into_iter().map(Effect::Remove));
         let decider = tokio::spawn(decider.run(effects, past.aside, aside, stopped));
-        let http =
-            http::serve(http, http::Api { publisher, view, deadline: config.announce.deadline });
-        Ok(Self { addresses, bus, house, http, disk: disk_tasks, decider, stop, _lock: lock })
+        let http = http::serve(ports, api);
+        let disk = disk_tasks;
+        Ok(Self { addresses, bus, house, http, disk, decider, reload, stop, _lock: lock })
     }
 
     /// Where it listens.
@@ -165,6 +201,12 @@ impl Hub {
             (None, Some(other)) => other.to_string(),
             (None, None) => "nowhere".to_owned(),
         }
+    }
+
+    /// The way to have it read its files again, also while it runs.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
     }
 
     /// Runs until `stop` resolves, then shuts down in order under one deadline.

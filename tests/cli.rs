@@ -32,10 +32,12 @@ fn transcript(arguments: &[&str]) -> String {
 #[test]
 fn help_teaches_the_program() {
     let mut all = transcript(&["--help"]);
-    for command in ["serve", "announce", "status", "snapshots", "config", "check"] {
+    for command in ["serve", "announce", "status", "snapshots", "live", "config", "check"] {
         all += &transcript(&[command, "--help"]);
     }
-    all += &transcript(&["snapshots", "list", "--help"]);
+    for command in [["snapshots", "list"], ["live", "ls"], ["live", "cat"], ["live", "purge"]] {
+        all += &transcript(&[command[0], command[1], "--help"]);
+    }
     insta::assert_snapshot!(all);
 }
 
@@ -50,6 +52,11 @@ fn mistakes_are_answered_with_what_is_wrong_and_the_way_out() {
         &["status", "--hub", "http://127.0.0.1:1"],
         &["status", "--hub", "example.org"],
         &["status", "--hub", "http://127.0.0.1:1", "../etc"],
+        &["live", "ls", "mesh/a#"],
+        &["live", "ls", "--root", "/nowhere"],
+        &["live", "cat", "mesh/+"],
+        &["live", "purge"],
+        &["live", "purge", "mesh/#", "--hub", "http://127.0.0.1:1"],
         &["announce", "--hub", "mqtt://127.0.0.1:1", "x"],
         &["announce", "--hub", "mqtt://127.0.0.1:x", "x"],
     ] {
@@ -121,7 +128,7 @@ fn check_says_what_is_wrong_and_leaves_nothing_behind() {
 #[test]
 fn check_finds_a_hub_that_is_already_running() {
     let dir = tempfile::tempdir().unwrap();
-    let hub = hub::Hub::start(dir.path(), &[], None);
+    let hub = hub::Hub::start(dir.path());
     let tree = dir.path().join("tree");
     let output = meshfs(&["check", "--json", "--root", tree.to_str().unwrap()]);
     let findings: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -8,6 +8,7 @@
     reason = "a test ends where it fails"
 )]
 #![allow(clippy::print_stderr, reason = "a skip is said")]
+#![allow(dead_code, reason = "the hub's helpers are shared with other tests")]
 
 #[path = "clients/announcements.rs"]
 mod announcements;
@@ -21,8 +22,12 @@ mod external_away;
 mod external_login;
 #[path = "clients/hub.rs"]
 mod hub;
+#[path = "clients/live.rs"]
+mod live;
 #[path = "clients/retained.rs"]
 mod retained;
+
+use hub::Hub;
 
 /// Makes a test of each of these functions for each kind of broker.
 macro_rules! acceptance {

@@ -39,6 +39,9 @@ pub struct Identity {
     pub user: Option<Box<str>>,
     /// Where the client connected from. `None` is the program the broker is embedded in.
     pub address: Option<SocketAddr>,
+    /// What the authority noted when it let the client in, such as which of its rules counted
+    /// then. The broker does not look at it.
+    pub note: u64,
 }
 
 /// What a client shows to get in.
@@ -88,7 +91,7 @@ pub enum ConnectRefused {
     Unavailable,
 }
 
-/// Who may do what. Verdicts on topics are cached per connection until
+/// Who may do what. Verdicts are kept until
 /// [`Broker::rules_changed`](crate::Broker::rules_changed) is called.
 pub trait Authority: Send + Sync + 'static {
     /// Settles who a client is. The broker limits the time it waits.
@@ -102,6 +105,13 @@ pub trait Authority: Send + Sync + 'static {
 
     /// May this client subscribe to this filter? Shared subscriptions are asked without group.
     fn may_subscribe(&self, who: &Identity, filter: &str) -> bool;
+
+    /// May this client, let in under earlier rules, go on? Asked after
+    /// [`Broker::rules_changed`](crate::Broker::rules_changed), also for sessions whose clients
+    /// are away; a session that may not ends.
+    fn may_stay(&self, _who: &Identity) -> bool {
+        true
+    }
 }
 
 /// Is the last message of a topic retained?
@@ -137,6 +147,8 @@ pub struct Incoming<'a> {
     pub expires_at: Option<SystemTime>,
     /// When it came in.
     pub received_at: SystemTime,
+    /// Does anybody hear whether it was taken? Not at QoS 0, and a will has nobody left.
+    pub awaited: bool,
 }
 
 /// The host's verdict on a message.
@@ -167,6 +179,10 @@ pub struct Refusal {
     pub reason: RefusalReason,
     /// For people; sent as reason string if the publisher wants it and it fits (1024 bytes).
     pub text: Box<str>,
+    /// Would the same message be taken later? A version 3.1.1 publisher cannot be told no: where
+    /// this is false its message is acknowledged and dropped; where it is true it gets no
+    /// acknowledgement and its connection ends, so that it sends the message again.
+    pub temporary: bool,
 }
 
 /// MQTT 5 reason codes of a refused PUBLISH.

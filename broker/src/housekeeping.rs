@@ -9,7 +9,7 @@ use std::{
 use crate::{
     codec::Reason,
     lock::{lock, try_lock},
-    session::{Session, leave::forget, will::publish_delayed},
+    session::{Session, leave::forget, rules::look_after_the_absent, will::publish_delayed},
     shared::Shared,
 };
 
@@ -56,6 +56,10 @@ pub(crate) async fn keep_house(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             () = shared.ending() => return,
+            () = shared.rules_changed.notified() => {
+                shared.tasks.spawn(look_after_the_absent(shared.clone()));
+                continue;
+            }
             _ = ticks.tick() => {}
         }
         tick = tick.wrapping_add(1);

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{
     api::{Admission, Authority},
@@ -50,6 +53,10 @@ pub(crate) struct Shared {
     pub(crate) tree: RwLock<Node>,
     /// What publishers cached about topics is valid while this stands.
     pub(crate) epoch: AtomicU64,
+    /// Counts how often the authority changed its mind. Rights settled by older ones are asked for
+    /// again.
+    pub(crate) rules: AtomicU64,
+    pub(crate) rules_changed: Notify,
     /// Held while a retained message is admitted, stored and queued, and while a subscription is
     /// entered with its retained snapshot: so no subscriber ends with an older value than the store.
     pub(crate) order: Mutex<()>,
@@ -86,6 +93,8 @@ impl Shared {
             open: Mutex::default(),
             tree: RwLock::default(),
             epoch: AtomicU64::new(0),
+            rules: AtomicU64::new(0),
+            rules_changed: Notify::new(),
             order: Mutex::default(),
             host: Mutex::new(Fanout::new(0, true)),
             counters: Counters::default(),

@@ -8,9 +8,10 @@ mod embedded;
 mod external;
 
 pub use embedded::{EmbeddedBus, Restored};
-pub use external::{ExternalBus, ExternalSettings, TlsError, Version, client_config};
+pub use external::{ClientTlsError, ExternalBus, ExternalSettings, Version, client_config};
+pub use meshfs_broker::{ClientCertificate, Tls, TlsError, TlsFiles, websocket_answer};
 
-use crate::name::{BrokerUrl, By, Topic};
+use crate::name::{BrokerUrl, By, Filter, Topic};
 use bytes::Bytes;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -153,6 +154,23 @@ pub trait Publisher: Send + Sync + 'static {
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>>;
 }
 
+/// What readers need of the bus: its retained messages as they are now.
+pub trait RetainedSet: Send + Sync + 'static {
+    /// Some of the messages that a filter selects, `limit` at most, behind a topic if one is given.
+    fn page(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Page;
+    /// The message of a topic.
+    fn get(&self, topic: &Topic) -> Option<Restored>;
+}
+
+/// A part of the retained messages that a filter selects, in topic order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The messages; there may be none though more follow.
+    pub messages: Vec<Restored>,
+    /// Behind which topic to go on, if there may be more.
+    pub next: Option<Box<str>>,
+}
+
 /// The bus of a hub: its own broker, or a connection to another one.
 #[derive(Debug, Clone)]
 pub enum Bus {
@@ -166,8 +184,20 @@ impl Bus {
     /// The address that clients connect to, if it is the hub's.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
+        self.embedded().and_then(EmbeddedBus::address)
+    }
+
+    /// The address that clients connect to with TLS, if there is one.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.embedded().and_then(EmbeddedBus::tls_address)
+    }
+
+    /// The hub's own broker, if it has one.
+    #[must_use]
+    pub const fn embedded(&self) -> Option<&EmbeddedBus> {
         match self {
-            Self::Embedded(bus) => bus.address(),
+            Self::Embedded(bus) => Some(bus),
             Self::External(_) => None,
         }
     }
@@ -213,6 +243,22 @@ impl Publisher for Bus {
         match self {
             Self::Embedded(bus) => bus.publish(publication),
             Self::External(bus) => bus.publish(publication),
+        }
+    }
+}
+
+impl RetainedSet for Bus {
+    fn page(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Page {
+        match self {
+            Self::Embedded(bus) => bus.page(filter, after, limit),
+            Self::External(bus) => bus.page(filter, after, limit),
+        }
+    }
+
+    fn get(&self, topic: &Topic) -> Option<Restored> {
+        match self {
+            Self::Embedded(bus) => bus.get(topic),
+            Self::External(bus) => bus.get(topic),
         }
     }
 }

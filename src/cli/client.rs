@@ -3,6 +3,7 @@
 use super::{Exit, Failure, HubArgs};
 use crate::http::api::ProblemDetails;
 use serde::de::DeserializeOwned;
+use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
 /// Time limit of a read.
@@ -11,6 +12,9 @@ const READ_LIMIT: Duration = Duration::from_secs(10);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Largest answer.
 const ANSWER_MAX_BYTES: u64 = 64 << 20;
+
+/// Largest payload: what one MQTT packet can bring.
+const PAYLOAD_MAX_BYTES: u64 = 256 << 20;
 
 /// A hub to talk to.
 pub(super) struct Client {
@@ -49,6 +53,38 @@ impl Client {
         parse(&answer)
     }
 
+    /// The answer to a read as it is.
+    pub(super) fn get_bytes(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let response = self.agent.get(format!("{}{path}", self.base)).call();
+        let answer = self.answer_within(response, PAYLOAD_MAX_BYTES)?;
+        if answer.status != 200 {
+            return Err(Failure::fault(problem(&answer)));
+        }
+        Ok(answer.body)
+    }
+
+    /// A request that is answered line by line; each line is handed on as it comes.
+    pub(super) fn post_lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+        mut each: impl FnMut(T) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        let response = request.header("Accept", "application/x-ndjson").send_json(body);
+        let mut response = response.map_err(|error| self.failure(&error))?;
+        if response.status().as_u16() != 200 {
+            return Err(Failure::fault(problem(&self.answer(Ok(response))?)));
+        }
+        let lines = response.body_mut().with_config().limit(ANSWER_MAX_BYTES).reader();
+        for line in BufReader::new(lines).lines() {
+            let line = line.map_err(|error| self.failure(&ureq::Error::from(error)))?;
+            let body = line.into_bytes();
+            each(parse(&Answer { status: 200, body })?)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn post(&self, path: &str, body: &impl serde::Serialize) -> Result<Answer, Failure> {
         let response = self.agent.post(format!("{}{path}", self.base)).send_json(body);
         self.answer(response)
@@ -58,9 +94,17 @@ impl Client {
         &self,
         response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<Answer, Failure> {
+        self.answer_within(response, ANSWER_MAX_BYTES)
+    }
+
+    fn answer_within(
+        &self,
+        response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        max_bytes: u64,
+    ) -> Result<Answer, Failure> {
         let mut response = response.map_err(|error| self.failure(&error))?;
         let status = response.status().as_u16();
-        let body = response.body_mut().with_config().limit(ANSWER_MAX_BYTES).read_to_vec();
+        let body = response.body_mut().with_config().limit(max_bytes).read_to_vec();
         Ok(Answer { status, body: body.map_err(|error| self.failure(&error))? })
     }
 
@@ -83,6 +127,20 @@ impl Client {
             },
         }
     }
+}
+
+/// Text as a part of a path or a query: nothing in it is more than text.
+pub(super) fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => {
+                escaped.push(byte.into());
+            }
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
 }
 
 /// Reads an answer.

@@ -5,6 +5,7 @@ mod announce;
 mod check;
 mod client;
 mod config;
+mod live;
 mod mqtt;
 mod output;
 mod serve;
@@ -43,7 +44,8 @@ enum Command {
     /// Run the hub until it is told to stop
     ///
     /// Logs go to standard error (how much: MESHFS_LOG=debug). The first SIGTERM or
-    /// SIGINT starts an orderly shutdown; a second one ends the process at once.
+    /// SIGINT starts an orderly shutdown; a second one ends the process at once. SIGHUP
+    /// has it read again what may change while it runs.
     Serve(serve::Args),
     /// Announce something risky and wait for the snapshot
     ///
@@ -55,6 +57,9 @@ enum Command {
     /// Look at the snapshots
     #[command(subcommand, arg_required_else_help = true)]
     Snapshots(snapshots::Command),
+    /// Look at the retained messages, and clear them
+    #[command(subcommand, arg_required_else_help = true)]
+    Live(live::Command),
     /// Print every option at its default, with the why
     Config(config::Args),
     /// Say what would keep a hub from working, without starting one
@@ -132,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Announce(args) => announce::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Snapshots(command) => snapshots::run(&command),
+        Command::Live(command) => live::run(&command),
         Command::Config(args) => config::run(&args),
         Command::Check(args) => check::run(&args),
     };

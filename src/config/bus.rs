@@ -1,6 +1,8 @@
 //! Section `bus`.
 
+use super::BusTls;
 use super::ConfigError;
+use crate::access::Policy;
 use crate::name::BrokerUrl;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -14,12 +16,32 @@ pub struct Bus {
     pub mode: BusMode,
     /// Where the embedded broker listens.
     pub listen: SocketAddr,
+    /// The same with TLS, and the certificates of all that listens with TLS.
+    pub tls: BusTls,
     /// Largest MQTT packet in bytes.
     pub packet_max_bytes: usize,
     /// Most clients at once.
     pub connections_max: usize,
     /// The other broker.
     pub external: External,
+    /// The file of users.
+    pub users: PathBuf,
+    /// Lets anybody in without a name, from wherever he comes.
+    pub allow_anonymous: bool,
+    /// What those without a name may do: a role, or `none`.
+    pub anonymous_role: String,
+}
+
+impl Bus {
+    /// Who may come in.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy {
+            users: self.users.clone(),
+            allow_anonymous: self.allow_anonymous,
+            anonymous_role: self.anonymous_role.as_str().into(),
+        }
+    }
 }
 
 /// Which broker carries the bus.

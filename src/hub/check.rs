@@ -1,8 +1,7 @@
 //! What would keep a hub from working, found without starting one and without
 //! leaving anything behind.
 
-use super::open::external;
-use super::start;
+use super::{external, start, tls};
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::mesh::Telling;
@@ -43,11 +42,21 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     findings.push(Finding::new("root", in_time(&config.root, root).await));
     findings.push(Finding::new("tree", in_time(&config.root, tree).await));
     findings.push(Finding::new("lock", in_time(&config.root, lock).await));
-    let mut ports = vec![("http.listen", config.http.listen)];
-    match config.bus.broker() {
-        None => ports.insert(0, ("bus.listen", config.bus.listen)),
-        Some(broker) => findings.push(Finding::new("bus.external", other(config, broker).await)),
+    let files = config.clone();
+    let files = tokio::task::spawn_blocking(move || tls::look(&files)).await;
+    match files.unwrap_or_else(|died| Err(died.to_string())) {
+        Ok(None) => {}
+        Ok(Some(found)) => findings.push(Finding::new("bus.tls", Ok(found))),
+        Err(wrong) => findings.push(Finding::new("bus.tls", Err(wrong))),
     }
+    let mut ports = vec![("http.listen", config.http.listen)];
+    if let Some(broker) = config.bus.broker() {
+        findings.push(Finding::new("bus.external", other(config, broker).await));
+    } else {
+        ports.insert(0, ("bus.listen", config.bus.listen));
+        ports.extend(config.bus.tls.listen.map(|listen| ("bus.tls.listen", listen)));
+    }
+    ports.extend(config.http.tls.listen.map(|listen| ("http.tls.listen", listen)));
     if config.irc.networks.is_empty() {
         ports.push(("irc.embedded.listen", config.irc.embedded.listen));
     }
@@ -173,7 +182,7 @@ async fn engine(config: &Config) -> Result<String, String> {
 async fn other(config: &Config, broker: &BrokerUrl) -> Result<String, String> {
     let will =
         Telling { topic: topics::hub(), payload: Bytes::new(), retain: true, correlation: None };
-    external(config, broker, will).map_err(|error| format!("{error:#}"))?;
+    external::settings(config, broker, will).map_err(|error| format!("{error:#}"))?;
     let found = server(&format!("{}:{}", broker.host(), broker.port())).await?;
     Ok(format!("{broker}: {found}"))
 }

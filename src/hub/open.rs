@@ -1,87 +1,72 @@
 //! Opening the ports.
 
 use super::door::HubDoor;
+use super::external;
 use super::inbox::Inbox;
+use crate::access::Access;
 use crate::bridge::{House, HouseLimits, Link};
-use crate::bus::{
-    Bus, EmbeddedBus, ExternalBus, ExternalSettings, Restored, Version, client_config,
-};
-use crate::config::{Config, MqttVersion};
-use crate::disk::publication;
-use crate::mesh::Telling;
-use crate::name::BrokerUrl;
+use crate::bus::{Bus, EmbeddedBus, ExternalBus, Restored, Tls};
+use crate::config::Config;
+use crate::http::Port;
+use crate::mesh::{Event, Telling};
+use crate::message::Entry;
 use anyhow::Context as _;
-use std::io::Read as _;
+use meshfs_broker::{Listen, StartError};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
-/// Longest password, which is also what MQTT can carry.
-const PASSWORD_MAX_BYTES: u64 = 65_535;
+/// Who may come in; whoever guesses passwords gets into the journal.
+pub(super) fn open_access(config: &Config, inbox: &Arc<Inbox>) -> anyhow::Result<Arc<Access>> {
+    let inbox = inbox.clone();
+    let access = Access::open(config.bus.policy(), move |address, still| {
+        let (address, seconds) = (address.to_string(), still.as_secs());
+        inbox.push(Event::Noted(Entry::ShutOut { address, seconds }));
+    });
+    Ok(Arc::new(access.context("bus.users")?))
+}
 
 pub(super) async fn start_bus(
     config: &Config,
-    inbox: &Arc<Inbox>,
+    door: Arc<HubDoor>,
+    access: &Arc<Access>,
     retained: Vec<Restored>,
+    tls: Option<&Tls>,
     will: Telling,
 ) -> anyhow::Result<Bus> {
-    let door = Arc::new(HubDoor { inbox: inbox.clone() });
     if let Some(broker) = config.bus.broker() {
-        let settings = external(config, broker, will)?;
+        let settings = external::settings(config, broker, will)?;
         return Ok(Bus::External(ExternalBus::start(settings, door, retained)));
     }
     let mut settings =
-        meshfs_broker::Settings { listen: vec![config.bus.listen], ..Default::default() };
+        meshfs_broker::Settings { listen: vec![config.bus.listen.into()], ..Default::default() };
+    if let Some(listen) = config.bus.tls.listen {
+        settings.listen.push(Listen { tls: tls.cloned(), ..listen.into() });
+    }
     settings.limits.packet_max_bytes = config.bus.packet_max_bytes;
     settings.limits.connections_max = config.bus.connections_max;
-    let bus = EmbeddedBus::start(settings, door, retained).await;
-    Ok(Bus::Embedded(bus.with_context(|| in_use("bus.listen", config.bus.listen))?))
-}
-
-/// What is needed to reach another broker: every file is read now, so that its
-/// fault is found at the start.
-pub(super) fn external(
-    config: &Config,
-    broker: &BrokerUrl,
-    will: Telling,
-) -> anyhow::Result<ExternalSettings> {
-    let external = &config.bus.external;
-    let version = match external.version {
-        MqttVersion::Auto => None,
-        MqttVersion::V4 => Some(Version::V4),
-        MqttVersion::V5 => Some(Version::V5),
-    };
-    let login = (!external.user.is_empty())
-        .then(|| anyhow::Ok((external.user.clone(), password(set(&external.password_file))?)))
-        .transpose()?;
-    let tls = broker.tls().then(|| {
-        let own = set(&external.certificate).zip(set(&external.key));
-        client_config(set(&external.ca), own).context("bus.external: TLS cannot be spoken")
-    });
-    Ok(ExternalSettings {
-        broker: broker.clone(),
-        version,
-        client_id: external.client_id.clone(),
-        login,
-        tls: tls.transpose()?,
-        payload_max_bytes: config.bus.packet_max_bytes,
-        will: publication(will),
+    let bus = EmbeddedBus::start(settings, door, access.clone(), retained).await;
+    bus.map(Bus::Embedded).map_err(|error| match (&error, config.bus.tls.listen) {
+        (StartError::Listen { address, .. }, Some(listen)) if *address == listen => {
+            anyhow::Error::new(error).context(in_use("bus.tls.listen", listen))
+        }
+        _ => anyhow::Error::new(error).context(in_use("bus.listen", config.bus.listen)),
     })
 }
 
-fn set(path: &Path) -> Option<&Path> {
-    (!path.as_os_str().is_empty()).then_some(path)
+/// The HTTP ports: the plain one, and after it the one with TLS, if there is one.
+pub(super) async fn open_http(config: &Config, tls: Option<&Tls>) -> anyhow::Result<Vec<Port>> {
+    let plain = (("http.listen", config.http.listen), None);
+    let secure = config.http.tls.listen.map(|listen| (("http.tls.listen", listen), tls.cloned()));
+    let mut ports = Vec::new();
+    for ((key, listen), tls) in std::iter::once(plain).chain(secure) {
+        let port = Port::open(listen, tls).await;
+        ports.push(port.with_context(|| in_use(key, listen))?);
+    }
+    Ok(ports)
 }
 
-/// The first line of a file.
-fn password(path: Option<&Path>) -> anyhow::Result<String> {
-    let Some(path) = path else { return Ok(String::new()) };
-    let failed = || format!("bus.external.password_file = {}", path.display());
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(PASSWORD_MAX_BYTES).read_to_string(&mut text))
-        .with_context(failed)?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+pub(super) fn address(port: Option<&Port>) -> Option<SocketAddr> {
+    port?.address().ok()
 }
 
 pub(super) async fn start_house(config: &Config) -> anyhow::Result<Option<House>> {

@@ -79,6 +79,11 @@ impl HubPresence {
         }
     }
 
+    /// The same with all addresses known.
+    pub(super) fn at(self, addresses: &Addresses) -> Self {
+        Self { addresses: *addresses, ..self }
+    }
+
     /// The same on another's broker.
     pub(super) fn on(self, broker: Option<&BrokerUrl>) -> Self {
         Self { broker: broker.cloned(), ..self }

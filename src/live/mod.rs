@@ -12,8 +12,10 @@
 mod atomic;
 mod meta;
 pub mod path;
+mod reader;
 mod store;
 
 pub(crate) use atomic::folder_made as make_folder;
 pub use meta::Meta;
+pub use reader::{Foreign, Found, Reader};
 pub use store::{Aside, Loaded, Meaning, Retained, Store, StoreError};

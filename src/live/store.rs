@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// The largest file read back: what MQTT could ever have brought.
 const FILE_MAX_BYTES: u64 = 256 << 20;
 /// Deeper than any topic: a tree that goes on below is not ours.
-const DEPTH_MAX: usize = 40;
+pub(super) const DEPTH_MAX: usize = 40;
 /// Room for the attribute; ext4 keeps at most a block of them.
 const ATTRIBUTE_MAX_BYTES: usize = 64 << 10;
 
@@ -293,7 +293,7 @@ impl Store {
 }
 
 /// Names and kinds in a folder, sorted, so that every start reads alike.
-fn entries(folder: &OwnedFd) -> rustix::io::Result<Vec<(std::ffi::CString, FileType)>> {
+pub(super) fn entries(folder: &OwnedFd) -> rustix::io::Result<Vec<(std::ffi::CString, FileType)>> {
     let mut found = Vec::new();
     for entry in rustix::fs::Dir::read_from(folder)? {
         let entry = entry?;
@@ -342,7 +342,10 @@ fn unseal_as(
     Ok(Retained { topic, payload, meta })
 }
 
-fn content(folder: &OwnedFd, name: &CStr) -> std::io::Result<(Vec<u8>, Option<Vec<u8>>)> {
+pub(super) fn content(
+    folder: &OwnedFd,
+    name: &CStr,
+) -> std::io::Result<(Vec<u8>, Option<Vec<u8>>)> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(openat(folder.as_fd(), name, flags, Mode::empty())?);
     let mut payload = Vec::new();

@@ -225,7 +225,9 @@ impl Mesh {
 
     fn cleared(&mut self, subject: Subject) -> Option<Effect> {
         match subject {
-            Subject::Heartbeat(node) => {
+            // One that never sent a heartbeat is known by its presence alone.
+            Subject::Presence(node) if self.peers.beats(&node) => None,
+            Subject::Heartbeat(node) | Subject::Presence(node) => {
                 // With its heartbeat the node itself is forgotten, and what the hub believed of it.
                 self.peers.forget(&mut self.view, &node).then(|| {
                     let (topic, payload) = (topics::verdict(&node), Default::default());
@@ -234,7 +236,11 @@ impl Mesh {
             }
             Subject::NodeService(node, service) => {
                 if let Some(shown) = self.view.nodes.get_mut(&node) {
-                    Arc::make_mut(shown).services.remove(&service);
+                    let shown = Arc::make_mut(shown);
+                    shown.services.remove(&service);
+                    if shown.services.is_empty() && shown.verdict == Verdict::Unknown {
+                        self.view.nodes.remove(&node); // it was known by its services alone
+                    }
                 }
                 None
             }

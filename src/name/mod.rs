@@ -6,6 +6,7 @@
 mod broker;
 mod by;
 mod dataset;
+mod filter;
 mod id;
 mod irc;
 mod snapshot;
@@ -14,7 +15,8 @@ mod topic;
 pub use broker::{BrokerUrl, BrokerUrlError};
 pub use by::{By, Door};
 pub use dataset::{Dataset, DatasetError};
-pub use id::{AnnouncementId, NameError, NodeId, ServiceId};
+pub use filter::{Filter, FilterError};
+pub use id::{AnnouncementId, NameError, NodeId, ServiceId, UserName};
 pub use irc::{Channel, IrcNameError, NetworkName, Nick};
 pub use snapshot::{SnapshotName, SnapshotNameError};
 pub use topic::{Topic, TopicError};

@@ -225,7 +225,7 @@ pub(crate) fn http_answers_bad_requests_with_problem_details(kind: Kind) {
 #[test]
 fn http_clients_that_say_nothing_are_sent_away_and_keep_nobody_out() {
     let dir = tempfile::tempdir().unwrap();
-    let hub = Hub::start(dir.path(), &[], None);
+    let hub = Hub::start(dir.path());
     let silent: Vec<_> = (0..1100).map_while(|_| TcpStream::connect(hub.http).ok()).collect();
     for mut stream in &silent {
         let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: ");

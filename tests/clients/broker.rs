@@ -190,7 +190,7 @@ impl Stage {
         let mut all: Vec<_> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
         all.extend(more);
         let broker = (self.kind != Kind::Embedded).then(|| self.address());
-        Hub::start(self.path(), &all, broker)
+        Hub::start_on(self.path(), &all, broker)
     }
 }
 

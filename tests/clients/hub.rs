@@ -48,9 +48,13 @@ pub(crate) fn installed(test: &str, client: &str) -> bool {
 }
 
 impl Hub {
+    pub(crate) fn start(root: &Path) -> Self {
+        Self::start_on(root, &[], None)
+    }
+
     /// Starts a hub on free ports and waits until it says where it listens.
     /// Clients of its bus go to `broker`, if that is another.
-    pub(crate) fn start(
+    pub(crate) fn start_on(
         root: &Path,
         environment: &[(&str, &str)],
         broker: Option<SocketAddr>,

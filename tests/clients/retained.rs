@@ -127,7 +127,7 @@ fn after_kill_9_every_file_is_whole_and_a_new_subscriber_gets_what_the_files_say
     }
     let dir = tempfile::tempdir().unwrap();
     for round in 0..3 {
-        let hub = Hub::start(dir.path(), &[], None);
+        let hub = Hub::start(dir.path());
         let port = hub.mqtt.port();
         std::thread::scope(|scope| {
             let publishing = scope.spawn(|| {
@@ -145,7 +145,7 @@ fn after_kill_9_every_file_is_whole_and_a_new_subscriber_gets_what_the_files_say
             assert!(whole.is_ok(), "{topic} is torn: {}", String::from_utf8_lossy(&payload));
         }
         let mut left = files(dir.path());
-        let hub = Hub::start(dir.path(), &[], None);
+        let hub = Hub::start(dir.path());
         let mut found = subscribe(&hub, "mesh/#", left.len(), &["-q", "1"]);
         // What the hub says of itself has changed with the restart.
         assert!(left.remove("mesh/hub").is_some() && found.remove("mesh/hub").is_some());

@@ -34,10 +34,11 @@ pub(crate) enum Reason {
     AliasInvalid = 0x94,
     TooLarge = 0x95,
     Quota = 0x97,
+    Administrative = 0x98,
 }
 
 impl Reason {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Malformed,
         Self::Protocol,
         Self::Implementation,
@@ -57,6 +58,7 @@ impl Reason {
         Self::AliasInvalid,
         Self::TooLarge,
         Self::Quota,
+        Self::Administrative,
     ];
 
     pub(crate) fn from_code(code: u8) -> Option<Self> {

@@ -46,6 +46,8 @@ pub(crate) struct Connection {
     pub(crate) stream: Arc<Stream>,
     pub(crate) who: Arc<Identity>,
     pub(crate) ticket: u64,
+    /// The rules its rights were settled by, see [`Shared::rules`].
+    pub(crate) rules: u64,
     /// The session is ours while we hold this.
     pub(crate) attached: OwnedMutexGuard<bool>,
     pub(crate) version5: bool,
@@ -87,12 +89,16 @@ impl Connection {
         if let Some(reason) = self.session.ending(self.ticket) {
             return Err(End::Because(reason));
         }
+        if self.acks.broken() {
+            return Err(Reason::Implementation.into());
+        }
         match self.shared.phase() {
             Phase::Running => {}
             Phase::Draining(until) => return self.drain(until).await,
             Phase::Ended => return Err(End::Because(Reason::ShuttingDown)),
         }
         self.fanout.routes.forget_if_stale(&self.shared);
+        self.follow_rules()?;
         if let Some(session) = self.fanout.full.pop() {
             return self.wait_for_subscriber(session).await;
         }

@@ -46,6 +46,9 @@ impl Connection {
         self.log(end);
         let dropped = {
             let mut queue = lock(&self.session.queue);
+            let (unsure, again) = self.acks.left();
+            queue.unsure.add(unsure);
+            queue.received.retain(|packet_id| !again.contains(packet_id));
             queue.go_offline();
             std::mem::take(&mut queue.dropped)
         };
@@ -101,6 +104,8 @@ impl Connection {
     }
 
     fn leave_session(&mut self) {
+        // A change that found the client still here is followed here; an end is under way anyway.
+        let _ = self.follow_rules();
         if self.session_expiry_s == 0 {
             forget(&self.shared, &self.session, &mut self.attached);
         } else {

@@ -1,13 +1,14 @@
 //! Sessions: what a client is owed, whether it is connected or not.
 //!
-//! One connection at a time lives a session. `connect` lets it in, `connection` is its life,
-//! `publish` and `subscribe` are what it asks for, `queue` and `deliver` what it is owed, `will`
+//! One connection at a time lives a session. `connect` lets it in, `attach` gives it its session,
+//! `connection` is its life, `rules` takes away what it may no longer; `publish` and `subscribe` are what it asks for, `queue` and `deliver` what it is owed, `will`
 //! what it leaves behind, `leave` how it goes.
 //!
 //! Locks are taken in this order: order of retained messages, tree, `queue`; and `io` before
 //! `queue`. Nobody holds one over an await.
 
 pub(crate) mod acks;
+pub(crate) mod attach;
 pub(crate) mod batch;
 pub(crate) mod connect;
 pub(crate) mod connection;
@@ -17,6 +18,7 @@ pub(crate) mod inflight;
 pub(crate) mod leave;
 pub(crate) mod publish;
 pub(crate) mod queue;
+pub(crate) mod rules;
 pub(crate) mod subscribe;
 pub(crate) mod will;
 

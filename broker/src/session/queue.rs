@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use super::inflight::{Ack, Inflight};
+use super::{
+    acks::Unsure,
+    inflight::{Ack, Inflight},
+};
 use crate::{
     api::Identity,
     chunk::{Chunk, Take},
@@ -32,6 +35,7 @@ pub(crate) struct Owed {
 /// Retained messages of one subscription on their way.
 #[derive(Debug)]
 pub(crate) struct Replaying {
+    filter: Box<str>,
     pub(crate) messages: Vec<Arc<Retained>>,
     pub(super) next: usize,
     pub(super) qos: u8,
@@ -59,13 +63,15 @@ pub(crate) struct Queue {
     pub(crate) inflight: Inflight,
     /// QoS 2 messages received from the client and not released by it.
     pub(crate) received: HashSet<u16>,
+    /// Those of them that are not acknowledged, while the client is away.
+    pub(crate) unsure: Unsure,
     pub(crate) online: bool,
     /// Ticket of the connection that is online.
     pub(crate) ticket: u64,
     /// Some connection was here before, so there is a state to come back to.
     pub(crate) known: bool,
-    /// The user whose state this is; another one with the same client id does not inherit it.
-    pub(crate) user: Option<Box<str>>,
+    /// Whose state this is; another user with the same client id does not inherit it.
+    pub(crate) who: Option<Arc<Identity>>,
     pub(crate) owed: Owed,
     pub(crate) subscriptions: HashMap<Box<str>, Options>,
     /// Only answers go out: a SUBACK is not written yet, or a DISCONNECT is the last packet.
@@ -96,10 +102,11 @@ impl Queue {
             dropped: 0,
             inflight: Inflight::new(),
             received: HashSet::new(),
+            unsure: Unsure::default(),
             online: false,
             ticket: 0,
             known: false,
-            user: None,
+            who: None,
             owed: Owed { version5: false, receive_maximum: 1, packet_max_bytes: usize::MAX },
             subscriptions: HashMap::new(),
             paused: false,
@@ -112,6 +119,15 @@ impl Queue {
     pub(crate) fn clear(&mut self) {
         let (online, ticket, owed) = (self.online, self.ticket, self.owed);
         *self = Self { online, ticket, owed, ..Self::new() };
+    }
+
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.who.as_ref().and_then(|who| who.user.as_deref())
+    }
+
+    /// Is another user connected to this session?
+    pub(crate) fn is_anothers(&self, who: &Identity) -> bool {
+        self.online && self.user() != who.user.as_deref()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -179,15 +195,38 @@ impl Queue {
     }
 
     /// Retained messages of a new subscription; messages published later come after them.
-    pub(crate) fn push_replay(&mut self, messages: Vec<Arc<Retained>>, options: Options) {
+    pub(crate) fn push_replay(
+        &mut self,
+        filter: &str,
+        messages: Vec<Arc<Retained>>,
+        options: Options,
+    ) {
         if messages.is_empty() {
             return;
         }
         self.replays += 1;
         self.replay_messages += messages.len();
         let subscription_ids = if options.id > 0 { [options.id].into() } else { [].into() };
-        let replay = Replaying { messages, next: 0, qos: options.qos, subscription_ids };
+        let replay = Replaying {
+            filter: filter.into(),
+            messages,
+            next: 0,
+            qos: options.qos,
+            subscription_ids,
+        };
         self.items.push_back(Item::Replay(Box::new(replay)));
+    }
+
+    /// Retained messages of this filter are no longer owed.
+    pub(crate) fn drop_replays(&mut self, filter: &str) {
+        self.items.retain(|item| match item {
+            Item::Replay(replay) if *replay.filter == *filter => {
+                self.replays -= 1;
+                self.replay_messages -= replay.messages.len() - replay.next;
+                false
+            }
+            _ => true,
+        });
     }
 
     /// The connection is gone: QoS 0 and answers go with it.
@@ -279,7 +318,7 @@ mod tests {
         let mut found = Vec::new();
         bench.shared.retained.matching("#", &mut found);
         lock(&reader.queue).paused = true;
-        lock(&reader.queue).push_replay(found, Options { qos: 1, ..OPTIONS });
+        lock(&reader.queue).push_replay("#", found, Options { qos: 1, ..OPTIONS });
         bench.publish(&mut fanout, &[message("a", "new", 0, true)]);
         assert!(bench.sent(&reader).is_empty(), "the answer is not there yet");
         let mut queue = lock(&reader.queue);
@@ -299,7 +338,7 @@ mod tests {
         bench.publish(&mut Fanout::new(99, false), &batch);
         let mut found = Vec::new();
         bench.shared.retained.matching("#", &mut found);
-        lock(&reader.queue).push_replay(found, OPTIONS);
+        lock(&reader.queue).push_replay("#", found, OPTIONS);
         assert_eq!(bench.sent(&reader).len(), 10);
         for packet_id in 1..=10 {
             lock(&reader.queue).acknowledge(Ack::Acknowledged { packet_id });

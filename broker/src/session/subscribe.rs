@@ -93,7 +93,7 @@ impl Connection {
         if replay {
             let mut found = Vec::new();
             shared.retained.matching(filter, &mut found);
-            lock(&session.queue).push_replay(found, options);
+            lock(&session.queue).push_replay(&wanted.filter, found, options);
         }
         Granted::Qos(wanted.qos)
     }
@@ -113,7 +113,7 @@ impl Connection {
 }
 
 /// Ends one subscription; false when there was none.
-fn leave(shared: &Shared, session: &Session, filter: &str) -> bool {
+pub(super) fn leave(shared: &Shared, session: &Session, filter: &str) -> bool {
     {
         let mut queue = lock(&session.queue);
         if queue.subscriptions.remove(filter).is_none() {

@@ -12,6 +12,7 @@
 mod support;
 
 mod admission;
+mod again;
 mod authority;
 mod backpressure;
 mod clients;
@@ -26,9 +27,13 @@ mod order;
 mod properties;
 mod publish;
 mod retained;
+mod rules;
 mod rumqttd;
 mod sessions;
 mod shared;
 mod standoff;
 mod subscribe;
+mod tls;
+mod transports;
+mod websocket;
 mod wills;

@@ -16,18 +16,25 @@ use super::suspects::Suspects;
 use super::wire::Packet;
 use super::witness::{Memory, judge};
 use super::{Arrival, Door, Publication, Restored, Retention};
-use crate::bus::{Refusal, RefusalKind};
-use crate::name::{By, Door as DoorName};
+use crate::bus::{Page, Refusal, RefusalKind};
+use crate::name::{By, Door as DoorName, Topic};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+
+/// Topics looked at for one page, so that a reader keeps nobody waiting for long.
+const LOOKED_AT_MAX: usize = 10_000;
 
 /// A retained message.
 #[derive(Debug)]
 struct Held {
     payload: Bytes,
+    by: By,
+    qos: u8,
+    received_at: Timestamp,
     own: bool,
     /// The broker is known to retain it too; of interest for the hub's own.
     known: bool,
@@ -43,16 +50,32 @@ struct Held {
 }
 
 impl Held {
-    const fn new(payload: Bytes) -> Self {
+    fn new(payload: Bytes, by: By, received_at: Timestamp) -> Self {
         Self {
             payload,
-            own: false,
+            own: by.door == DoorName::Hub,
+            by,
+            qos: 1,
+            received_at,
             known: false,
             retains: None,
             content_type: None,
             user_properties: Vec::new(),
             expires_at: None,
         }
+    }
+
+    fn shown(&self, topic: &str) -> Option<Restored> {
+        Some(Restored {
+            by: self.by.clone(),
+            topic: Topic::parse(topic).ok()?,
+            payload: self.payload.clone(),
+            qos: self.qos,
+            content_type: self.content_type.clone(),
+            user_properties: self.user_properties.clone(),
+            expires_at: self.expires_at,
+            received_at: self.received_at,
+        })
     }
 
     fn expired(&self, now: Timestamp) -> bool {
@@ -64,7 +87,7 @@ pub(super) struct Desk {
     door: Arc<dyn Door>,
     /// The topic on which the hub says that it is there.
     presence: Box<str>,
-    kept: HashMap<Box<str>, Held>,
+    kept: BTreeMap<Box<str>, Held>,
     pub(super) outbox: Outbox,
     pub(super) echoes: Echoes,
     pub(super) suspects: Suspects,
@@ -97,11 +120,12 @@ impl Desk {
         retained: impl IntoIterator<Item = Restored>,
     ) -> Self {
         let held = |message: Restored| {
-            let own = message.by.door == DoorName::Hub;
-            let Restored { payload, content_type, user_properties, expires_at, .. } = message;
-            Held { own, content_type, user_properties, expires_at, ..Held::new(payload) }
+            let Restored { payload, by, qos, received_at, .. } = message;
+            let Restored { content_type, user_properties, expires_at, .. } = message;
+            let new = Held::new(payload, by, received_at);
+            Held { qos, content_type, user_properties, expires_at, ..new }
         };
-        let kept: HashMap<Box<str>, Held> = retained
+        let kept: BTreeMap<Box<str>, Held> = retained
             .into_iter()
             .map(|message| (message.topic.as_str().into(), held(message)))
             .collect();
@@ -124,14 +148,43 @@ impl Desk {
         }
     }
 
+    /// Some of the retained messages of a filter, in topic order.
+    pub(super) fn page(&self, filter: &str, after: Option<&str>, limit: usize) -> Page {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut messages, mut next) = (Vec::new(), None);
+        let behind = self.kept.range::<str, _>((after, Bound::Unbounded));
+        for (looked, (topic, held)) in behind.enumerate() {
+            if messages.len() == limit || looked == LOOKED_AT_MAX {
+                return Page { messages, next };
+            }
+            next = Some(topic.clone());
+            if meshfs_broker::filter_matches(filter, topic) {
+                messages.extend(held.shown(topic));
+            }
+        }
+        Page { messages, next: None }
+    }
+
+    pub(super) fn get(&self, topic: &str, now: Timestamp) -> Option<Restored> {
+        self.kept.get(topic).filter(|held| !held.expired(now))?.shown(topic)
+    }
+
     /// The hub says something. Gives how many publications had to go for it.
-    pub(super) fn say(&mut self, publication: Publication, retained: bool) -> usize {
-        let Publication { topic, payload, correlation, .. } = publication;
+    pub(super) fn say(
+        &mut self,
+        publication: Publication,
+        retained: bool,
+        received_at: Timestamp,
+    ) -> usize {
+        let Publication { by, topic, payload, correlation, .. } = publication;
         let topic = topic.as_str();
         if retained && payload.is_empty() {
             self.kept.remove(topic);
         } else if retained {
-            self.kept.insert(topic.into(), Held { own: true, ..Held::new(payload.clone()) });
+            self.kept.insert(
+                topic.into(),
+                Held { own: true, ..Held::new(payload.clone(), by, received_at) },
+            );
         }
         self.outbox.push(Item { correlation, ..Item::new(topic, payload, retained) })
     }
@@ -259,6 +312,10 @@ impl Desk {
     }
 
     fn heard_replayed(&mut self, packet: &Packet, setting: &Setting<'_>) -> bool {
+        // The hub was told to clear it, and the broker still has to be.
+        if self.outbox.holds(&packet.topic) {
+            return false;
+        }
         let kind = setting.query.as_deref().map(|query| query.kind);
         if let Some(held) = self.kept.get_mut(&packet.topic) {
             let unsure = kind == Some(Kind::Unsure)
@@ -312,14 +369,15 @@ impl Desk {
             content_type: packet.content_type.clone(),
             user_properties: packet.user_properties.clone(),
             expires_at: expires_at(packet, now),
-            ..Held::new(packet.payload.clone())
+            qos: packet.qos,
+            ..Held::new(packet.payload.clone(), theirs(), crate::clock::to_millis(now))
         };
         self.kept.insert(packet.topic.clone(), held);
     }
 
     fn admit(&self, packet: &Packet, retained: bool, setting: &Setting<'_>) -> bool {
         let arrival = Arrival {
-            by: By::new(DoorName::Mqtt, "external"),
+            by: theirs(),
             inside: false,
             topic: packet.topic.clone(),
             payload: packet.payload.clone(),
@@ -454,6 +512,11 @@ impl Desk {
             self.give(&topic);
         }
     }
+}
+
+/// Of a publisher on another's broker no more is known.
+fn theirs() -> By {
+    By::new(DoorName::Mqtt, "external")
 }
 
 fn expires_at(packet: &Packet, now: Timestamp) -> Option<Timestamp> {

@@ -20,11 +20,14 @@ mod tls;
 mod wire;
 mod witness;
 
-pub use tls::{TlsError, client_config};
+pub use tls::{ClientTlsError, client_config};
 pub use wire::Version;
 
-use super::{Arrival, BoxFuture, Door, Publication, PublishError, Publisher, Restored, Retention};
-use crate::name::{BrokerUrl, Door as DoorName};
+use super::{
+    Arrival, BoxFuture, Door, Page, Publication, PublishError, Publisher, Restored, RetainedSet,
+    Retention,
+};
+use crate::name::{BrokerUrl, Door as DoorName, Filter, Topic};
 use desk::Desk;
 use meshfs_broker::Stats;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -193,6 +196,7 @@ impl ExternalBus {
             Retention::Never => false,
             Retention::AsPublished => publication.retain,
         };
+        let received_at = crate::clock::to_millis(jiff::Timestamp::now());
         let arrival = Arrival {
             by: publication.by.clone(),
             inside: true,
@@ -206,7 +210,7 @@ impl ExternalBus {
             response_topic: None,
             correlation: publication.correlation.clone(),
             expires_at: None,
-            received_at: crate::clock::to_millis(jiff::Timestamp::now()),
+            received_at,
         };
         // Under the lock, so that the door sees all in the order in which it is sent.
         let mut desk = self.shared.desk();
@@ -214,11 +218,21 @@ impl ExternalBus {
             self.shared.counters.refused.fetch_add(1, Relaxed);
             return Err(PublishError::Refused { topic: publication.topic, why: refusal.why });
         }
-        let dropped = desk.say(publication, retained);
+        let dropped = desk.say(publication, retained, received_at);
         drop(desk);
         self.shared.counters.dropped.fetch_add(dropped as u64, Relaxed);
         self.shared.work.notify_one();
         Ok(())
+    }
+}
+
+impl RetainedSet for ExternalBus {
+    fn page(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Page {
+        self.shared.desk().page(filter.as_str(), after, limit)
+    }
+
+    fn get(&self, topic: &Topic) -> Option<Restored> {
+        self.shared.desk().get(topic.as_str(), jiff::Timestamp::now())
     }
 }
 

@@ -108,6 +108,12 @@ impl Outbox {
         }
     }
 
+    /// True if the hub's own word on a retained topic waits.
+    pub(super) fn holds(&self, topic: &str) -> bool {
+        let waiting = self.retained.get(topic).and_then(|at| self.items.get(at));
+        waiting.is_some_and(|item| !item.given)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.items.len()
     }

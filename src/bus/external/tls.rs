@@ -9,7 +9,7 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 /// Why TLS cannot be spoken.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub enum ClientTlsError {
     /// A file cannot be read, or is not PEM.
     #[error("{path} cannot be read as PEM")]
     File {
@@ -50,43 +50,41 @@ pub enum TlsError {
 pub fn client_config(
     ca: Option<&Path>,
     own: Option<(&Path, &Path)>,
-) -> Result<Arc<ClientConfig>, TlsError> {
+) -> Result<Arc<ClientConfig>, ClientTlsError> {
     let mut roots = RootCertStore::empty();
     match ca {
         Some(path) => {
             let (added, _) = roots.add_parsable_certificates(certificates(path)?);
             if added == 0 {
-                return Err(TlsError::Empty(path.to_owned()));
+                return Err(ClientTlsError::Empty(path.to_owned()));
             }
         }
         None => {
             let (added, _) =
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if added == 0 {
-                return Err(TlsError::NoRoots);
+                return Err(ClientTlsError::NoRoots);
             }
         }
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|source| TlsError::Library { source })?
+        .map_err(|source| ClientTlsError::Library { source })?
         .with_root_certificates(roots);
     let Some((certificate, key)) = own else { return Ok(Arc::new(builder.with_no_client_auth())) };
     let chain = certificates(certificate)?;
     if chain.is_empty() {
-        return Err(TlsError::Empty(certificate.to_owned()));
+        return Err(ClientTlsError::Empty(certificate.to_owned()));
     }
     let secret = PrivateKeyDer::from_pem_file(key)
-        .map_err(|source| TlsError::File { path: key.to_owned(), source })?;
-    let config = builder.with_client_auth_cert(chain, secret).map_err(|source| TlsError::Own {
-        certificate: certificate.to_owned(),
-        key: key.to_owned(),
-        source,
+        .map_err(|source| ClientTlsError::File { path: key.to_owned(), source })?;
+    let config = builder.with_client_auth_cert(chain, secret).map_err(|source| {
+        ClientTlsError::Own { certificate: certificate.to_owned(), key: key.to_owned(), source }
     })?;
     Ok(Arc::new(config))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let failed = |source| TlsError::File { path: path.to_owned(), source };
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientTlsError> {
+    let failed = |source| ClientTlsError::File { path: path.to_owned(), source };
     CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
 }

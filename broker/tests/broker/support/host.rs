@@ -11,6 +11,7 @@ use meshfs_broker::{
 
 type Login = Box<dyn Fn(&Credentials<'_>) -> Result<(), ConnectRefused> + Send + Sync>;
 type MayUse = Box<dyn Fn(&Identity, &str) -> bool + Send + Sync>;
+type MayStay = Box<dyn Fn(&Identity) -> bool + Send + Sync>;
 type Admit = Box<dyn Fn(&Incoming<'_>) -> Admitted + Send + Sync>;
 type Delay = Box<dyn Fn(&str) -> Option<Duration> + Send + Sync>;
 type Ready = Box<dyn Fn() -> Option<BoxFuture<'static, ()>> + Send + Sync>;
@@ -22,6 +23,7 @@ pub struct House {
     pub login_delay: Delay,
     pub may_publish: MayUse,
     pub may_subscribe: MayUse,
+    pub may_stay: MayStay,
     pub retention: Box<dyn Fn(&str) -> Retention + Send + Sync>,
     pub admit: Admit,
     pub ready: Ready,
@@ -34,6 +36,7 @@ impl Default for House {
             login_delay: Box::new(|_| None),
             may_publish: Box::new(|_, _| true),
             may_subscribe: Box::new(|_, _| true),
+            may_stay: Box::new(|_| true),
             retention: Box::new(|_| Retention::AsPublished),
             admit: Box::new(|_| Admitted::Accepted),
             ready: Box::new(|| None),
@@ -61,6 +64,7 @@ impl Authority for House {
                 client_id: credentials.client_id.into(),
                 user: credentials.user.map(Into::into),
                 address: Some(credentials.address),
+                note: 0,
             }))
         })
     }
@@ -71,6 +75,10 @@ impl Authority for House {
 
     fn may_subscribe(&self, who: &Identity, filter: &str) -> bool {
         (self.may_subscribe)(who, filter)
+    }
+
+    fn may_stay(&self, who: &Identity) -> bool {
+        (self.may_stay)(who)
     }
 }
 
