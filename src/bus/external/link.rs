@@ -43,7 +43,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     let mut pause = PAUSE_MIN;
     let mut said = String::new();
     loop {
-        let (client, events) = wire::connect(settings, version);
+        let will = shared.desk().next_will(&settings.will.payload);
+        let (client, events) = wire::connect(settings, version, will);
         let mut connection = Connection::new(&shared, client, version);
         let lost = match connection.serve(events, &mut stop).await {
             Ok(()) => return,

@@ -103,11 +103,15 @@ pub(super) enum Client {
 pub(super) type Events = mpsc::Receiver<Result<Heard, Lost>>;
 
 /// Begins to connect.
-pub(super) fn connect(settings: &ExternalSettings, version: Version) -> (Client, Events) {
+pub(super) fn connect(
+    settings: &ExternalSettings,
+    version: Version,
+    will: Bytes,
+) -> (Client, Events) {
     let (tell, events) = mpsc::channel(HEARD_MAX);
     let client = match version {
-        Version::V4 => Client::V4(v4::connect(settings, tell)),
-        Version::V5 => Client::V5(v5::connect(settings, tell)),
+        Version::V4 => Client::V4(v4::connect(settings, will, tell)),
+        Version::V5 => Client::V5(v5::connect(settings, will, tell)),
     };
     (client, events)
 }

@@ -4,6 +4,7 @@ use super::{
     ExternalSettings, Heard, INFLIGHT, Item, KEEP_ALIVE, Lost, PACKET_MAX_BYTES, Packet, REQUESTS,
     chain, network, transport,
 };
+use bytes::Bytes;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, Incoming, LastWill,
     MqttOptions, Outgoing, QoS, SubscribeFilter, SubscribeReasonCode,
@@ -12,6 +13,7 @@ use tokio::sync::mpsc::Sender;
 
 pub(super) fn connect(
     settings: &ExternalSettings,
+    will: Bytes,
     tell: Sender<Result<Heard, Lost>>,
 ) -> AsyncClient {
     let broker = &settings.broker;
@@ -26,13 +28,8 @@ pub(super) fn connect(
     if let Some((user, password)) = &settings.login {
         options.set_credentials(user, password);
     }
-    let will = &settings.will;
-    options.set_last_will(LastWill::new(
-        will.topic.as_str(),
-        will.payload.clone(),
-        QoS::AtLeastOnce,
-        true,
-    ));
+    let topic = settings.will.topic.as_str();
+    options.set_last_will(LastWill::new(topic, will, QoS::AtLeastOnce, true));
     let (client, mut events) = AsyncClient::new(options, REQUESTS);
     events.set_network_options(network());
     tokio::spawn(poll(events, tell));

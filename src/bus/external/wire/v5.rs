@@ -4,6 +4,7 @@ use super::{
     CONNECT_LIMIT_S, ExternalSettings, Heard, INFLIGHT, Item, KEEP_ALIVE, Lost, PACKET_MAX_BYTES,
     Packet, REQUESTS, chain, network, transport,
 };
+use bytes::Bytes;
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
@@ -15,6 +16,7 @@ use tokio::sync::mpsc::Sender;
 
 pub(super) fn connect(
     settings: &ExternalSettings,
+    will: Bytes,
     tell: Sender<Result<Heard, Lost>>,
 ) -> AsyncClient {
     let broker = &settings.broker;
@@ -30,9 +32,8 @@ pub(super) fn connect(
     if let Some((user, password)) = &settings.login {
         options.set_credentials(user, password);
     }
-    let will = &settings.will;
-    let (topic, payload) = (will.topic.as_str(), will.payload.clone());
-    options.set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, true, None));
+    let topic = settings.will.topic.as_str();
+    options.set_last_will(LastWill::new(topic, will, QoS::AtLeastOnce, true, None));
     let (client, events) = AsyncClient::new(options, REQUESTS);
     tokio::spawn(poll(events, tell));
     client

@@ -9,16 +9,19 @@
 //! - another's topic that the broker has no more was cleared, unless the broker
 //!   has lost its memory: then the message is given back.
 
+mod compare;
+mod held;
+
 use super::echoes::Echoes;
 use super::outbox::{Item, Outbox};
-use super::query::{Kind, NAMES_MAX, Query};
+use super::query::{Kind, Query};
 use super::suspects::Suspects;
 use super::wire::Packet;
-use super::witness::{Memory, judge};
-use super::{Arrival, Door, Publication, Restored, Retention};
-use crate::bus::{Page, Refusal, RefusalKind};
-use crate::name::{By, Door as DoorName, Topic};
+use super::witness::Memory;
+use crate::bus::{Arrival, Door, Page, Publication, Refusal, RefusalKind, Restored, Retention};
+use crate::name::{By, Door as DoorName};
 use bytes::Bytes;
+use held::Held;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -28,71 +31,16 @@ use tokio::sync::oneshot;
 /// Topics looked at for one page, so that a reader keeps nobody waiting for long.
 const LOOKED_AT_MAX: usize = 10_000;
 
-/// A retained message.
-#[derive(Debug)]
-struct Held {
-    payload: Bytes,
-    by: By,
-    qos: u8,
-    received_at: Timestamp,
-    own: bool,
-    /// The broker is known to retain it too; of interest for the hub's own.
-    known: bool,
-    /// Whether its publisher sets the retain flag, once the broker was asked:
-    /// live messages come without it. (MQTT 5 has an option, which mosquitto
-    /// takes over only with the first subscription to a filter, and with the
-    /// first one old messages could not be told from new ones.) Where it is not
-    /// set the hub publishes again, since the contract keeps the message.
-    retains: Option<bool>,
-    content_type: Option<String>,
-    user_properties: Vec<(String, String)>,
-    expires_at: Option<Timestamp>,
-}
-
-impl Held {
-    fn new(payload: Bytes, by: By, received_at: Timestamp) -> Self {
-        Self {
-            payload,
-            own: by.door == DoorName::Hub,
-            by,
-            qos: 1,
-            received_at,
-            known: false,
-            retains: None,
-            content_type: None,
-            user_properties: Vec::new(),
-            expires_at: None,
-        }
-    }
-
-    fn shown(&self, topic: &str) -> Option<Restored> {
-        Some(Restored {
-            by: self.by.clone(),
-            topic: Topic::parse(topic).ok()?,
-            payload: self.payload.clone(),
-            qos: self.qos,
-            content_type: self.content_type.clone(),
-            user_properties: self.user_properties.clone(),
-            expires_at: self.expires_at,
-            received_at: self.received_at,
-        })
-    }
-
-    fn expired(&self, now: Timestamp) -> bool {
-        self.expires_at.is_some_and(|at| at <= now)
-    }
-}
-
-pub(super) struct Desk {
+pub(in crate::bus::external) struct Desk {
     door: Arc<dyn Door>,
     /// The topic on which the hub says that it is there.
     presence: Box<str>,
     kept: BTreeMap<Box<str>, Held>,
-    pub(super) outbox: Outbox,
-    pub(super) echoes: Echoes,
-    pub(super) suspects: Suspects,
+    pub(in crate::bus::external) outbox: Outbox,
+    pub(in crate::bus::external) echoes: Echoes,
+    pub(in crate::bus::external) suspects: Suspects,
     /// Who waits until the broker has brought all that it had.
-    pub(super) fences: Vec<oneshot::Sender<()>>,
+    pub(in crate::bus::external) fences: Vec<oneshot::Sender<()>>,
     /// Messages of others that are being given back, until their echo.
     giving: HashMap<Box<str>, Bytes>,
     /// Topics to ask for by name.
@@ -103,18 +51,21 @@ pub(super) struct Desk {
     /// The last presence that the broker had for certain.
     witness: Option<Bytes>,
     memory: Memory,
-    connected_before: bool,
+    /// The number of the last connection, from 1.
+    connection: u64,
+    /// What the broker says for the hub when this connection is lost.
+    will: Bytes,
 }
 
 /// The circumstances in which a packet came.
-pub(super) struct Setting<'a> {
-    pub(super) query: Option<&'a mut Query>,
-    pub(super) payload_max_bytes: usize,
-    pub(super) now: Timestamp,
+pub(in crate::bus::external) struct Setting<'a> {
+    pub(in crate::bus::external) query: Option<&'a mut Query>,
+    pub(in crate::bus::external) payload_max_bytes: usize,
+    pub(in crate::bus::external) now: Timestamp,
 }
 
 impl Desk {
-    pub(super) fn new(
+    pub(in crate::bus::external) fn new(
         door: Arc<dyn Door>,
         presence: &str,
         retained: impl IntoIterator<Item = Restored>,
@@ -144,12 +95,18 @@ impl Desk {
             forged: BTreeSet::new(),
             witness,
             memory: Memory::Unknown,
-            connected_before: false,
+            connection: 0,
+            will: Bytes::new(),
         }
     }
 
     /// Some of the retained messages of a filter, in topic order.
-    pub(super) fn page(&self, filter: &str, after: Option<&str>, limit: usize) -> Page {
+    pub(in crate::bus::external) fn page(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Page {
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         let (mut messages, mut next) = (Vec::new(), None);
         let behind = self.kept.range::<str, _>((after, Bound::Unbounded));
@@ -165,12 +122,12 @@ impl Desk {
         Page { messages, next: None }
     }
 
-    pub(super) fn get(&self, topic: &str, now: Timestamp) -> Option<Restored> {
+    pub(in crate::bus::external) fn get(&self, topic: &str, now: Timestamp) -> Option<Restored> {
         self.kept.get(topic).filter(|held| !held.expired(now))?.shown(topic)
     }
 
     /// The hub says something. Gives how many publications had to go for it.
-    pub(super) fn say(
+    pub(in crate::bus::external) fn say(
         &mut self,
         publication: Publication,
         retained: bool,
@@ -190,7 +147,10 @@ impl Desk {
     }
 
     /// A connection was lost. Gives the topic that is held to be the cause.
-    pub(super) fn disconnected(&mut self, under_way: Vec<Item>) -> Option<Box<str>> {
+    pub(in crate::bus::external) fn disconnected(
+        &mut self,
+        under_way: Vec<Item>,
+    ) -> Option<Box<str>> {
         let topics: Vec<&str> = under_way.iter().map(|item| &*item.topic).collect();
         let cause = self.suspects.lost(&topics).map(Into::into);
         self.fences.clear();
@@ -208,7 +168,11 @@ impl Desk {
 
     /// The next publication, if it may be sent beside so many others. What this
     /// broker does not take is passed over and counted.
-    pub(super) fn next_to_send(&mut self, under_way: usize, dropped: &mut u64) -> Option<Item> {
+    pub(in crate::bus::external) fn next_to_send(
+        &mut self,
+        under_way: usize,
+        dropped: &mut u64,
+    ) -> Option<Item> {
         while self.outbox.next().is_some_and(|topic| self.suspects.refuses(topic)) {
             self.outbox.pop();
             *dropped += 1;
@@ -230,7 +194,7 @@ impl Desk {
     }
 
     /// This has reached the broker.
-    pub(super) fn sent(&mut self, item: &Item) {
+    pub(in crate::bus::external) fn sent(&mut self, item: &Item) {
         self.suspects.cleared(&item.topic);
         if *item.topic == *self.presence {
             self.witness = Some(item.payload.clone());
@@ -244,7 +208,11 @@ impl Desk {
     }
 
     /// A packet came. True if the door refused it.
-    pub(super) fn heard(&mut self, mut packet: Packet, mut setting: Setting<'_>) -> bool {
+    pub(in crate::bus::external) fn heard(
+        &mut self,
+        mut packet: Packet,
+        mut setting: Setting<'_>,
+    ) -> bool {
         // To whoever is subscribed already a message comes without the flag.
         let replayed = packet.retain;
         if !replayed && self.echoes.take(&packet.topic, &packet.payload) {
@@ -294,6 +262,10 @@ impl Desk {
         if !replayed {
             if held.is_some() {
                 self.forged.insert(packet.topic.clone());
+            }
+            // A broker that is being stopped says it to everybody.
+            if packet.payload == self.will {
+                return false;
             }
             return !self.admit(packet, true, &setting);
         }
@@ -412,105 +384,6 @@ impl Desk {
             given: !held.own,
             ..Item::new(topic, held.payload.clone(), true)
         });
-    }
-
-    /// The broker's memory is found out.
-    pub(super) fn witnessed(&mut self, query: &Query) -> Memory {
-        let found = judge(self.witness.as_deref(), query.presence.as_deref());
-        // After a restart of the hub too, nobody can say whose state is the later one.
-        let alone = found == Memory::RolledBack && !self.connected_before;
-        self.memory = if alone { Memory::Unknown } else { found };
-        self.connected_before = true;
-        self.memory
-    }
-
-    /// The broker has sent all that it retains.
-    pub(super) fn compared(&mut self, query: &Query, now: Timestamp) {
-        let (mut again, mut expired) = (Vec::new(), Vec::new());
-        for (topic, held) in &self.kept {
-            if held.own && !held.known {
-                again.push(topic.clone());
-            } else if !held.own && !query.seen.contains(topic) {
-                let list = if held.expired(now) { &mut expired } else { &mut self.missing };
-                list.push(topic.clone());
-            }
-        }
-        again.iter().for_each(|topic| self.give(topic));
-        expired.iter().for_each(|topic| self.forget(topic, now));
-        if self.memory != Memory::Unknown {
-            for topic in &query.orphans {
-                self.outbox.push(Item::new(topic, Bytes::new(), true));
-            }
-        }
-        self.missing.sort_unstable();
-    }
-
-    /// The broker has said what it knows of topics asked for by name.
-    pub(super) fn answered(&mut self, query: &Query, now: Timestamp) {
-        for topic in query.unanswered() {
-            let Some(held) = self.kept.get_mut(topic) else { continue };
-            let keeps = if query.kind == Kind::Unsure {
-                held.retains = Some(false);
-                self.door.retention(topic) == Retention::Always
-            } else {
-                self.memory != Memory::Intact
-            };
-            if keeps {
-                self.give(topic);
-            } else {
-                self.forget(topic, now);
-            }
-        }
-    }
-
-    /// A topic was cleared while nobody looked.
-    fn forget(&mut self, topic: &str, now: Timestamp) {
-        let packet = Packet {
-            topic: topic.into(),
-            payload: Bytes::new(),
-            qos: 0,
-            retain: true,
-            content_type: None,
-            user_properties: Vec::new(),
-            response_topic: None,
-            correlation: None,
-            expiry_s: None,
-        };
-        let setting = Setting { query: None, payload_max_bytes: 0, now };
-        if self.admit(&packet, true, &setting) {
-            self.keep(&packet, now);
-        }
-    }
-
-    /// The next topics to ask for.
-    pub(super) fn next_question(&mut self) -> Option<Query> {
-        if !self.missing.is_empty() {
-            let rest = self.missing.split_off(self.missing.len().min(NAMES_MAX));
-            return Some(Query::new(Kind::Missing, std::mem::replace(&mut self.missing, rest)));
-        }
-        if self.unsure.is_empty() {
-            return None;
-        }
-        let asked: Vec<_> = self.unsure.iter().take(NAMES_MAX).cloned().collect();
-        self.unsure.retain(|topic| asked.binary_search(topic).is_err());
-        Some(Query::new(Kind::Unsure, asked))
-    }
-
-    /// The question about the hub's own presence.
-    pub(super) fn first_question(&self) -> Query {
-        Query::new(Kind::Presence, vec![self.presence.clone()])
-    }
-
-    /// True if there is something to ask, or to be said again.
-    pub(super) fn has_questions(&self) -> bool {
-        !(self.missing.is_empty() && self.unsure.is_empty() && self.forged.is_empty())
-    }
-
-    /// Says again what somebody else has published over.
-    pub(super) fn reassert(&mut self) {
-        for topic in std::mem::take(&mut self.forged) {
-            self.give(&topic);
-        }
     }
 }
 
