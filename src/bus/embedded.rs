@@ -1,8 +1,8 @@
 //! The bus on the hub's own broker.
 
 use super::{
-    Arrival, BoxFuture, Door, Page, Publication, PublishError, Publisher, Refusal, RefusalKind,
-    RetainedSet, Retention,
+    Admitted, Arrival, BoxFuture, Door, Page, Publication, PublishError, Publisher, Refusal,
+    RefusalKind, RetainedSet, Retention,
 };
 use crate::access::{Access, Claim, Denied};
 use crate::name::{By, Door as DoorName, Filter, Topic};
@@ -13,6 +13,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Expired messages that are swept at once, while nobody can publish retained ones.
+const SWEEP_MAX: usize = 256;
 
 /// A retained message: what the tree gives the broker to begin with, and what readers get.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +97,22 @@ impl EmbeddedBus {
         self.broker.rules_changed();
     }
 
+    /// Forgets retained messages that have expired and tells which; what it tells comes after
+    /// everything that was admitted before and before everything that is admitted later.
+    pub fn sweep(&self, mut forgotten: impl FnMut(Topic)) {
+        loop {
+            let swept = self.broker.in_order(|| {
+                let swept = self.store.sweep(SystemTime::now(), SWEEP_MAX);
+                let topics = swept.iter().filter_map(|message| Topic::parse(&message.topic).ok());
+                topics.for_each(&mut forgotten);
+                swept.len()
+            });
+            if swept < SWEEP_MAX {
+                return;
+            }
+        }
+    }
+
     /// Says goodbye to every client and frees the port.
     pub async fn shutdown(&self, limit: Duration) {
         self.broker.shutdown(limit).await;
@@ -102,24 +121,45 @@ impl EmbeddedBus {
 
 impl Publisher for EmbeddedBus {
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>> {
-        let Publication { by, topic, payload, retain, correlation } = publication;
         Box::pin(async move {
-            let identity = identity(by);
-            let mut properties = broker::PropertiesBuilder::new();
-            if let Some(correlation) = &correlation {
-                properties = properties.correlation_data(correlation);
-            }
-            let message = broker::Outgoing {
-                topic: topic.as_str().into(),
-                payload,
-                qos: broker::QoS::AtLeastOnce,
-                retain,
-                properties: properties.build(),
-                expiry: None,
-            };
-            let published = self.broker.publish(&Arc::new(identity), message).await;
-            published.map_err(|refusal| PublishError::Refused { topic, why: refusal.text })
+            let (by, topic, message) = outgoing(publication);
+            let published = self.broker.publish(&Arc::new(by), message).await;
+            published.map_err(|refusal| publish_error(topic, refusal))
         })
+    }
+
+    fn say(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>> {
+        Box::pin(async move {
+            let (by, topic, message) = outgoing(publication);
+            let said = self.broker.hand_in(&Arc::new(by), message).await;
+            said.map(drop).map_err(|refusal| publish_error(topic, refusal))
+        })
+    }
+}
+
+fn outgoing(publication: Publication) -> (broker::Identity, Topic, broker::Outgoing) {
+    let Publication { by, topic, payload, retain, correlation } = publication;
+    let mut properties = broker::PropertiesBuilder::new();
+    if let Some(correlation) = &correlation {
+        properties = properties.correlation_data(correlation);
+    }
+    let message = broker::Outgoing {
+        topic: topic.as_str().into(),
+        payload,
+        qos: broker::QoS::AtLeastOnce,
+        retain,
+        properties: properties.build(),
+        expiry: None,
+    };
+    (identity(by), topic, message)
+}
+
+fn publish_error(topic: Topic, refusal: broker::Refusal) -> PublishError {
+    let broker::Refusal { text: why, temporary, .. } = refusal;
+    if temporary {
+        PublishError::NotNow { topic, why }
+    } else {
+        PublishError::Refused { topic, why }
     }
 }
 
@@ -227,9 +267,13 @@ impl broker::Admission for Guard {
             correlation: properties.correlation_data().map(Bytes::copy_from_slice),
             expires_at: message.expires_at.and_then(timestamp),
             received_at: timestamp(message.received_at).unwrap_or_default(),
+            awaited: message.awaited,
         };
         match self.door.admit(arrival) {
-            Ok(()) => broker::Admitted::Accepted,
+            Ok(Admitted::Now) => broker::Admitted::Accepted,
+            Ok(Admitted::When(kept)) => broker::Admitted::AcceptedWhen(Box::pin(async move {
+                kept.await.map_err(broker::Refusal::from)
+            })),
             Err(refusal) => broker::Admitted::Refused(refusal.into()),
         }
     }
@@ -245,10 +289,12 @@ impl From<Refusal> for broker::Refusal {
             RefusalKind::Topic => broker::RefusalReason::TopicNameInvalid,
             RefusalKind::NotAuthorized => broker::RefusalReason::NotAuthorized,
             RefusalKind::Payload => broker::RefusalReason::PayloadFormatInvalid,
-            RefusalKind::NotYet => broker::RefusalReason::ImplementationSpecific,
-            RefusalKind::Quota => broker::RefusalReason::QuotaExceeded,
+            RefusalKind::NotYet | RefusalKind::NotNow => {
+                broker::RefusalReason::ImplementationSpecific
+            }
+            RefusalKind::Quota | RefusalKind::DiskFull => broker::RefusalReason::QuotaExceeded,
         };
-        Self { reason, text: refusal.why, temporary: false }
+        Self { reason, text: refusal.why, temporary: refusal.kind.is_temporary() }
     }
 }
 

@@ -9,7 +9,7 @@ mod external;
 
 pub use embedded::{EmbeddedBus, Restored};
 pub use external::{ClientTlsError, ExternalBus, ExternalSettings, Version, client_config};
-pub use meshfs_broker::{ClientCertificate, Tls, TlsError, TlsFiles, websocket_answer};
+pub use meshfs_broker::{Tls, websocket_answer};
 
 use crate::name::{BrokerUrl, By, Filter, Topic};
 use bytes::Bytes;
@@ -55,6 +55,14 @@ pub enum PublishError {
         /// The reason, for people.
         why: Box<str>,
     },
+    /// It cannot be kept at present.
+    #[error("{topic} refused for now: {why}")]
+    NotNow {
+        /// The topic.
+        topic: Topic,
+        /// The reason and the way out, for people.
+        why: Box<str>,
+    },
     /// The bus is shutting down.
     #[error("the bus is closed")]
     Closed,
@@ -89,6 +97,8 @@ pub struct Arrival {
     pub expires_at: Option<jiff::Timestamp>,
     /// When it came.
     pub received_at: jiff::Timestamp,
+    /// Somebody hears whether it was taken: not at QoS 0, and a will has nobody left.
+    pub awaited: bool,
 }
 
 /// Whether the last message of a topic is kept.
@@ -124,6 +134,35 @@ pub enum RefusalKind {
     NotYet,
     /// Too much of something (0x97).
     Quota,
+    /// The disk is full (0x97); later it may be taken.
+    DiskFull,
+    /// The disk refuses, or the hub ends (0x83); later it may be taken.
+    NotNow,
+}
+
+impl RefusalKind {
+    /// Would the same message be taken later?
+    #[must_use]
+    pub const fn is_temporary(self) -> bool {
+        matches!(self, Self::DiskFull | Self::NotNow)
+    }
+}
+
+/// How a message was let in.
+pub enum Admitted {
+    /// It may be acknowledged as soon as it is delivered.
+    Now,
+    /// It may be acknowledged when the future says so.
+    When(BoxFuture<'static, Result<(), Refusal>>),
+}
+
+impl std::fmt::Debug for Admitted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Now => "Now",
+            Self::When(_) => "When(..)",
+        })
+    }
 }
 
 /// What the bus asks of whoever guards it. Called from the middle of the
@@ -139,7 +178,7 @@ pub trait Door: Send + Sync + 'static {
     ///
     /// # Errors
     /// The message is refused: neither kept nor delivered.
-    fn admit(&self, arrival: Arrival) -> Result<(), Refusal>;
+    fn admit(&self, arrival: Arrival) -> Result<Admitted, Refusal>;
     /// Takes note of a message that the bus itself does not let in.
     fn refuse(&self, arrival: Arrival, refusal: &Refusal);
     /// Whether only the hub publishes a topic.
@@ -150,8 +189,14 @@ pub trait Door: Send + Sync + 'static {
 
 /// What other rooms need of the bus: to say something on it.
 pub trait Publisher: Send + Sync + 'static {
-    /// Publishes and resolves when the message is accepted and queued for every receiver.
+    /// Publishes and resolves when the message is accepted and queued for every receiver, and on
+    /// disk if its topic is one of those.
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>>;
+
+    /// Publishes and does not wait for the disk: for those whom others wait for.
+    fn say(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>> {
+        self.publish(publication)
+    }
 }
 
 /// What readers need of the bus: its retained messages as they are now.
@@ -229,6 +274,15 @@ impl Bus {
         }
     }
 
+    /// Forgets retained messages that have expired and tells which, in order with all that is
+    /// admitted.
+    pub fn sweep(&self, forgotten: impl FnMut(Topic)) {
+        match self {
+            Self::Embedded(bus) => bus.sweep(forgotten),
+            Self::External(bus) => bus.sweep(forgotten),
+        }
+    }
+
     /// Says goodbye.
     pub async fn shutdown(&self, limit: Duration) {
         match self {
@@ -243,6 +297,13 @@ impl Publisher for Bus {
         match self {
             Self::Embedded(bus) => bus.publish(publication),
             Self::External(bus) => bus.publish(publication),
+        }
+    }
+
+    fn say(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>> {
+        match self {
+            Self::Embedded(bus) => bus.say(publication),
+            Self::External(bus) => bus.say(publication),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The hub over HTTP.
 
-use super::{Exit, Failure, HubArgs};
+use super::{Exit, Failure, HubArgs, trust};
 use crate::http::api::ProblemDetails;
 use serde::de::DeserializeOwned;
 use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
+use ureq::tls::TlsConfig;
 
 /// Time limit of a read.
 const READ_LIMIT: Duration = Duration::from_secs(10);
@@ -30,15 +31,19 @@ pub(super) struct Answer {
 
 impl Client {
     pub(super) fn new(hub: &HubArgs, limit: Option<Duration>) -> Result<Self, Failure> {
-        if !hub.hub.starts_with("http://") {
-            let message = format!("{}: the hub is written http://HOST:PORT", hub.hub);
+        let secure = hub.hub.starts_with("https://");
+        if !secure && !hub.hub.starts_with("http://") {
+            let message =
+                format!("{}: the hub is written http://HOST:PORT or https://HOST:PORT", hub.hub);
             return Err(Failure::usage(message));
         }
+        let tls = if secure { trust::for_https(hub.ca.as_deref())? } else { TlsConfig::default() };
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(limit.unwrap_or(READ_LIMIT)))
             .timeout_connect(Some(CONNECT_LIMIT))
             .http_status_as_error(false)
             .max_redirects(0)
+            .tls_config(tls)
             .user_agent(concat!("meshfs/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Self { agent: config.into(), base: hub.hub.trim_end_matches('/').to_owned() })

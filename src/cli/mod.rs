@@ -11,6 +11,7 @@ mod output;
 mod serve;
 mod snapshots;
 mod status;
+mod trust;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -69,9 +70,13 @@ enum Command {
 /// How to find the hub.
 #[derive(Debug, clap::Args)]
 struct HubArgs {
-    /// The hub to talk to: http://HOST:PORT
+    /// The hub to talk to: http://HOST:PORT or https://HOST:PORT
     #[arg(long, value_name = "URL", env = "MESHFS_HUB", default_value = "http://127.0.0.1:8080")]
     hub: String,
+    /// CA that the certificate of an https:// or mqtts:// hub comes from, in PEM form
+    /// [default: the CAs of the system]
+    #[arg(long, value_name = "FILE", env = "MESHFS_CA")]
+    ca: Option<PathBuf>,
     /// Print the same JSON that the hub answers over HTTP
     #[arg(long)]
     json: bool,

@@ -1,8 +1,9 @@
 //! Announcing over MQTT 5, for a machine that reaches the broker and not the HTTP interface.
 
 use super::announce::Request;
-use super::{Exit, Failure};
+use super::{Exit, Failure, HubArgs, trust};
 use crate::http::api::Announcement;
+use rumqttc::Transport;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PublishProperties};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
@@ -10,14 +11,23 @@ use std::time::Duration;
 
 /// Publishes an announcement and waits for its outcome on a response topic.
 pub(super) fn announce(
-    address: &str,
+    hub: &HubArgs,
     request: &Request<'_>,
     limit: Duration,
 ) -> Result<Announcement, Failure> {
-    let (host, port) = address.trim_end_matches('/').rsplit_once(':').unwrap_or((address, "1883"));
-    let port: u16 = port
-        .parse()
-        .map_err(|_| Failure::usage(format!("mqtt://{address}: the port is not a number")))?;
+    let url = hub.hub.as_str();
+    let (usual, transport) = match url.split_once("://") {
+        Some(("mqtts", _)) => ("8883", trust::for_mqtts(hub.ca.as_deref())?),
+        _ => ("1883", Transport::Tcp),
+    };
+    let address = url.split_once("://").map_or(url, |(_, address)| address).trim_end_matches('/');
+    // The colons of a bare IPv6 address are no port.
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (address, usual),
+    };
+    let port: u16 =
+        port.parse().map_err(|_| Failure::usage(format!("{url}: the port is not a number")))?;
     let payload = serde_json::to_vec(request).map_err(|e| Failure::fault(e.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -25,23 +35,29 @@ pub(super) fn announce(
         .map_err(|e| Failure::fault(format!("could not start: {e}")))?;
     let late = || Failure {
         exit: Exit::Deadline,
-        message: format!("the hub at mqtt://{address} did not answer in time"),
+        message: format!("the hub at {url} did not answer in time"),
     };
     runtime.block_on(async {
-        let ask = ask(host.trim_matches(['[', ']']), port, payload);
+        let mut options = MqttOptions::new("", host.trim_matches(['[', ']']), port);
+        options.set_transport(transport);
+        let ask = Box::pin(ask(url, options, payload));
         tokio::time::timeout(limit, ask).await.map_err(|_| late())?
     })
 }
 
-async fn ask(host: &str, port: u16, payload: Vec<u8>) -> Result<Announcement, Failure> {
+async fn ask(
+    url: &str,
+    mut options: MqttOptions,
+    payload: Vec<u8>,
+) -> Result<Announcement, Failure> {
     let id = uuid::Uuid::now_v7().to_string();
-    let mut options = MqttOptions::new(format!("meshfs-announce-{id}"), host, port);
+    options.set_client_id(format!("meshfs-announce-{id}"));
     options.set_keep_alive(Duration::from_secs(10));
     let (client, mut events) = AsyncClient::new(options, 8);
     let reply = format!("mesh/app/replies/{id}");
     let gone = |error: &dyn std::fmt::Display| Failure {
         exit: Exit::Unreachable,
-        message: format!("the hub at mqtt://{host}:{port} cannot be reached: {error}"),
+        message: format!("the hub at {url} cannot be reached: {error}"),
     };
     client.subscribe(&reply, QoS::AtLeastOnce).await.map_err(|e| gone(&e))?;
     let mut payload = Some(payload);

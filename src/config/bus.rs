@@ -4,9 +4,12 @@ use super::BusTls;
 use super::ConfigError;
 use crate::access::Policy;
 use crate::name::BrokerUrl;
-use serde::{Deserialize, Serialize};
+use crate::name::Filter;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Section `bus`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -24,6 +27,15 @@ pub struct Bus {
     pub connections_max: usize,
     /// The other broker.
     pub external: External,
+    /// Messages to these are acknowledged when they are on disk.
+    #[serde(deserialize_with = "filters", serialize_with = "as_text")]
+    pub durable: Vec<Filter>,
+    /// How long such an acknowledgement waits for the disk.
+    #[serde(with = "humantime_serde")]
+    pub durable_wait: Duration,
+    /// All other retained messages are on disk so long after they came.
+    #[serde(with = "humantime_serde")]
+    pub sync_within: Duration,
     /// The file of users.
     pub users: PathBuf,
     /// Lets anybody in without a name, from wherever he comes.
@@ -42,6 +54,29 @@ impl Bus {
             anonymous_role: self.anonymous_role.as_str().into(),
         }
     }
+}
+
+/// A list, or one text with commas, which is all that the environment and flags can give.
+fn filters<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Filter>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Raw {
+        Text(String),
+        List(Vec<String>),
+    }
+    let raw = match Raw::deserialize(deserializer)? {
+        Raw::Text(text) if text.trim().is_empty() => Vec::new(),
+        Raw::Text(text) => text.split(',').map(|filter| filter.trim().to_owned()).collect(),
+        Raw::List(list) => list,
+    };
+    let parsed = raw.iter().map(|filter| {
+        Filter::parse(filter).map_err(|why| D::Error::custom(format!("filter {filter:?}: {why}")))
+    });
+    parsed.collect()
+}
+
+fn as_text<S: Serializer>(filters: &[Filter], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(filters.iter().map(Filter::as_str))
 }
 
 /// Which broker carries the bus.

@@ -272,6 +272,16 @@ impl Config {
         if self.bus.connections_max == 0 {
             return refused("bus.connections_max", &0, "at least 1");
         }
+        let disk = [
+            ("bus.durable_wait", self.bus.durable_wait, 100, "100ms to 1h"),
+            ("bus.sync_within", self.bus.sync_within, 10, "10ms to 1h"),
+        ];
+        for (key, value, least_ms, why) in disk {
+            let range = Duration::from_millis(least_ms)..=Duration::from_secs(3600);
+            if !range.contains(&value) {
+                return refused(key, &humantime::format_duration(value), why);
+            }
+        }
         if !(Duration::from_millis(100)..=Duration::from_secs(3600))
             .contains(&self.announce.deadline)
         {

@@ -31,6 +31,19 @@ fn the_environment_wins_over_the_file_and_flags_over_both() {
 }
 
 #[test]
+fn a_list_of_filters_can_be_one_text_with_commas() {
+    let filters = |config: Config| -> Vec<String> {
+        config.bus.durable.iter().map(ToString::to_string).collect()
+    };
+    let default = ["mesh/nodes/+/presence", "mesh/snapshots/+", "mesh/announce"];
+    assert_eq!(filters(load("", &[]).unwrap()), default);
+    let environment = [("MESHFS__BUS__DURABLE", "mesh/hub, mesh/app/#")];
+    assert_eq!(filters(load("", &environment).unwrap()), ["mesh/hub", "mesh/app/#"]);
+    assert!(filters(load("[bus]\ndurable = []", &[]).unwrap()).is_empty());
+    assert!(filters(load("", &[("MESHFS__BUS__DURABLE", "")]).unwrap()).is_empty());
+}
+
+#[test]
 fn numbers_and_durations_come_from_the_environment_too() {
     let environment =
         [("MESHFS__ANNOUNCE__DEADLINE", "2s"), ("MESHFS__BUS__PACKET_MAX_BYTES", "2048")];
@@ -51,6 +64,9 @@ fn a_fault_names_the_key_and_the_reason() {
         ("[bus]\nanonymous_role = \"guest\"", &["bus.anonymous_role", "guest", "operator"]),
         ("[bus]\nmode = \"external\"", &["external", "embedded"]),
         ("[bus]\nport = 1", &["port"]),
+        ("[bus]\ndurable = [\"mesh/a+\"]", &["bus.durable", "wildcard"]),
+        ("[bus]\ndurable = \"mesh/hub, elsewhere\"", &["bus.durable", "elsewhere"]),
+        ("[bus]\nsync_within = \"1ms\"", &["bus.sync_within", "10ms"]),
         ("[announce]\ndeadline = \"soon\"", &["announce.deadline"]),
         ("[announce]\ndeadline = \"0s\"", &["announce.deadline", "100ms"]),
         ("[snapshot]\nengine = \"tar\"", &["tar", "zfs"]),

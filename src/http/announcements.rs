@@ -3,7 +3,7 @@
 use super::login::Caller;
 use super::problem::Problem;
 use super::{Answer, Api, Name, api};
-use crate::bus::Publication;
+use crate::bus::{Publication, PublishError};
 use crate::message::contract::topics;
 use crate::message::{Announcement, Outcome, State};
 use crate::name::AnnouncementId;
@@ -42,7 +42,12 @@ pub(super) async fn announce(
         ..Publication::hub(topics::announce(), payload, false)
     };
     let published = api.publisher.publish(publication).await;
-    published.map_err(|e| Problem::bad_request(&e.to_string()))?;
+    published.map_err(|error| match error {
+        PublishError::Refused { .. } => Problem::bad_request(&error.to_string()),
+        PublishError::NotNow { .. } | PublishError::Closed => {
+            Problem::unavailable(&error.to_string())
+        }
+    })?;
     let outcome = outcome(&api, &id).await?;
     Ok(answer(&outcome))
 }

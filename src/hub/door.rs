@@ -1,16 +1,16 @@
 //! The contract at the door: every message of every way in passes here once.
 
 use super::inbox::Inbox;
+use super::keeping::{Keeping, stopping};
 use crate::access::{Access, Who};
-use crate::bus::{Arrival, BoxFuture, Door, Refusal, RefusalKind, Retention};
-use crate::config::Config;
+use crate::bus::{Admitted, Arrival, BoxFuture, Door, Refusal, RefusalKind, Retention};
 use crate::live;
 use crate::mesh::{Event, Received, to_hex};
 use crate::message::contract::{Author, Kept};
 use crate::message::{Malformed, Message, ReplyAddress, Subject, reply_topic};
 use crate::name::{AnnouncementId, By, Door as DoorName, Topic};
 use std::sync::Arc;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Room for MQTT 5 properties beside a retained payload: they become an
 /// extended attribute, of which ext4 keeps less than a block of 4 KiB.
@@ -29,10 +29,11 @@ const NO_ANSWER: &str =
 
 #[derive(Debug)]
 pub(super) struct HubDoor {
-    inbox: Arc<Inbox>,
-    access: Arc<Access>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) access: Arc<Access>,
+    pub(super) keeping: Keeping,
     /// The broker is another's, and so are the rights of its clients.
-    foreign: bool,
+    pub(super) foreign: bool,
 }
 
 /// A message that may come in.
@@ -43,11 +44,6 @@ struct Checked {
 }
 
 impl HubDoor {
-    pub(super) fn new(config: &Config, inbox: &Arc<Inbox>, access: &Arc<Access>) -> Arc<Self> {
-        let foreign = config.bus.broker().is_some();
-        Arc::new(Self { inbox: inbox.clone(), access: access.clone(), foreign })
-    }
-
     /// Checks a message against the contract.
     fn check(&self, arrival: &Arrival) -> Result<Checked, Refusal> {
         let topic = Topic::parse(&arrival.topic).map_err(|e| refusal(RefusalKind::Topic, &e))?;
@@ -100,10 +96,15 @@ impl HubDoor {
     }
 
     fn say_refused(&self, arrival: Arrival, refusal: &Refusal) {
-        // Debug form, which escapes: both can hold what a hostile client wrote.
-        warn!(by = %arrival.by, topic = ?arrival.topic, why = ?refusal.why, "message refused");
         // Only the answer to an announcement is waited for.
         let awaited = arrival.topic.as_ref() == "mesh/announce";
+        // Debug form, which escapes: both can hold what a hostile client wrote.
+        if refusal.kind.is_temporary() && !awaited {
+            // The trouble itself is logged; a line for each who meets it would not help the disk.
+            debug!(by = %arrival.by, topic = ?arrival.topic, why = ?refusal.why, "message refused");
+            return;
+        }
+        warn!(by = %arrival.by, topic = ?arrival.topic, why = ?refusal.why, "message refused");
         let reply = awaited.then(|| self.reply(&arrival).ok().flatten()).flatten();
         let (topic, why) = (arrival.topic.into(), refusal.why.to_string());
         self.inbox.push(Event::Refused { by: arrival.by, topic, why, reply });
@@ -144,10 +145,16 @@ impl Door for HubDoor {
         allowed
     }
 
-    fn admit(&self, arrival: Arrival) -> Result<(), Refusal> {
-        match self.check(&arrival) {
-            Ok(Checked { topic, message, reply }) => {
-                let fresh = matches!(message, Message::Announcement(_)).then(AnnouncementId::fresh);
+    fn admit(&self, arrival: Arrival) -> Result<Admitted, Refusal> {
+        let checked = self.check(&arrival).and_then(|checked| {
+            let announces = matches!(checked.message, Message::Announcement(_));
+            let promise = self.keeping.promise(&arrival, &checked.topic, announces)?;
+            Ok((checked, announces, promise))
+        });
+        match checked {
+            Ok((Checked { topic, message, reply }, announces, promise)) => {
+                let fresh = announces.then(AnnouncementId::fresh);
+                let (receipt, promise) = promise.unzip();
                 let retained = arrival.retained;
                 let received = Box::new(Received {
                     topic,
@@ -159,8 +166,12 @@ impl Door for HubDoor {
                     user_properties: arrival.user_properties,
                     expires_at: arrival.expires_at,
                 });
-                self.inbox.push(Event::Arrived { received, message, retained, reply, fresh });
-                Ok(())
+                let event = Event::Arrived { received, message, retained, reply, fresh };
+                if !self.inbox.let_in(event, receipt) {
+                    return Err(stopping());
+                }
+                Ok(promise
+                    .map_or(Admitted::Now, |promise| Admitted::When(self.keeping.kept(promise))))
             }
             Err(refusal) => {
                 self.say_refused(arrival, &refusal);
@@ -193,15 +204,26 @@ fn subject(topic: &str) -> Option<Subject> {
 /// A retained message becomes a file, which has its own limits.
 fn keepable(arrival: &Arrival, topic: &Topic) -> Result<(), Refusal> {
     live::path::of(topic).map_err(|e| refusal(RefusalKind::Topic, &e))?;
-    let pairs = arrival.user_properties.iter().map(|(key, value)| key.len() + value.len() + 8);
-    let content_type = arrival.content_type.as_ref().map_or(0, String::len);
-    let bytes = pairs.sum::<usize>() + content_type + arrival.by.client.len();
+    let pairs =
+        arrival.user_properties.iter().map(|(key, value)| escaped(key) + escaped(value) + 8);
+    let content_type = arrival.content_type.as_deref().map_or(0, escaped);
+    let bytes = pairs.sum::<usize>() + content_type + escaped(&arrival.by.client);
     if bytes > PROPERTIES_MAX_BYTES {
         return Err(quota(
             "a retained message has at most 2,048 bytes of properties and client id",
         ));
     }
     Ok(())
+}
+
+/// How long a text is in JSON, at most, which is how it is kept.
+fn escaped(text: &str) -> usize {
+    let bytes = text.bytes().map(|byte| match byte {
+        0..=0x1F => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    });
+    bytes.sum()
 }
 
 /// Where the sender of an announcement says that he waits for the answer.
@@ -252,6 +274,7 @@ mod tests {
             correlation: None,
             expires_at: None,
             received_at: jiff::Timestamp::UNIX_EPOCH,
+            awaited: true,
         }
     }
 
@@ -260,14 +283,19 @@ mod tests {
         let (users, anonymous_role) = ("/nowhere/users.toml".into(), role.into());
         let policy = Policy { users, allow_anonymous: false, anonymous_role };
         let access = Access::open(policy, |_, _| ()).unwrap();
-        HubDoor { inbox: Arc::default(), access: Arc::new(access), foreign: false }
+        HubDoor {
+            inbox: Arc::default(),
+            access: Arc::new(access),
+            keeping: Keeping::default(),
+            foreign: false,
+        }
     }
 
     fn refused(arrival: Arrival) -> Option<RefusalKind> {
         let door = door("operator");
         let admitted = door.admit(arrival);
         let pushed = door.inbox.take_now();
-        let told = matches!(pushed[..], [Event::Refused { .. }]);
+        let told = matches!(pushed[..], [(Event::Refused { .. }, None)]);
         assert_eq!((pushed.len(), told), (1, admitted.is_err()), "each arrival is one event");
         admitted.err().map(|refusal| refusal.kind)
     }
@@ -290,6 +318,10 @@ mod tests {
         };
         assert_eq!(refused(large(1_900)), None);
         assert_eq!(refused(large(2_100)), Some(RefusalKind::Quota));
+        // Control characters are six to one in the attribute.
+        let control = vec![("k".into(), "\u{1}".repeat(400))];
+        let control = Arrival { user_properties: control, ..large(0) };
+        assert_eq!(refused(control), Some(RefusalKind::Quota));
         let passing = Arrival { retained: false, ..large(2_100) };
         assert_eq!(refused(passing), None, "it is not kept");
         let long = format!("mesh/app/{}", "x".repeat(300));
@@ -317,7 +349,10 @@ mod tests {
         assert!(!door.may_publish(&by, "mesh/app/x"));
         assert!(!door.may_publish(&by, "mesh/hub"));
         let told = door.inbox.take_now();
-        assert!(matches!(&told[..], [Event::Refused { .. }, Event::Refused { .. }]), "{told:?}");
+        assert!(
+            matches!(&told[..], [(Event::Refused { .. }, None), (Event::Refused { .. }, None)]),
+            "{told:?}"
+        );
     }
 
     #[test]
@@ -329,15 +364,15 @@ mod tests {
         };
         let with_reply_to = r#"{"reason":"x","reply_to":"mesh/app/config"}"#;
         for asked in [asked(Some("mesh/app/config"), "x"), asked(None, with_reply_to)] {
-            assert_eq!(anybody.admit(asked.clone()), Ok(()));
+            assert!(anybody.admit(asked.clone()).is_ok());
             let refusal = nobody.admit(asked).unwrap_err();
             assert_eq!(refusal.kind, RefusalKind::NotAuthorized);
             let told = nobody.inbox.take_now();
-            let unanswered = matches!(&told[..], [Event::Refused { reply: None, .. }]);
+            let unanswered = matches!(&told[..], [(Event::Refused { reply: None, .. }, None)]);
             assert!(unanswered, "the refusal itself would be the answer: {told:?}");
         }
         let mut own = asked(Some("mesh/app/replies/anna/1"), "x");
         own.by.user = Some("anna".into());
-        assert_eq!(nobody.admit(own), Ok(()));
+        assert!(nobody.admit(own).is_ok());
     }
 }

@@ -27,12 +27,13 @@ pub(super) fn open_access(config: &Config, inbox: &Arc<Inbox>) -> anyhow::Result
 
 pub(super) async fn start_bus(
     config: &Config,
-    door: Arc<HubDoor>,
+    door: HubDoor,
     access: &Arc<Access>,
     retained: Vec<Restored>,
     tls: Option<&Tls>,
     will: Telling,
 ) -> anyhow::Result<Bus> {
+    let door = Arc::new(door);
     if let Some(broker) = config.bus.broker() {
         let settings = external::settings(config, broker, will)?;
         return Ok(Bus::External(ExternalBus::start(settings, door, retained)));

@@ -2,6 +2,7 @@
 
 use super::Addresses;
 use crate::clock::Now;
+use crate::disk::Health;
 use crate::mesh::{HubView, Telling};
 use crate::message::Entry;
 use crate::message::contract::topics;
@@ -23,6 +24,8 @@ pub(super) struct HubPresence {
     why: Arc<str>,
     trouble: Option<Arc<str>>,
     next: Duration,
+    /// Retained messages whose time was over.
+    pub(super) expired: u64,
 }
 
 #[derive(serde::Serialize)]
@@ -58,6 +61,9 @@ struct Counters {
     messages_out: u64,
     dropped: u64,
     refused: u64,
+    expired: u64,
+    files_written: u64,
+    syncs: u64,
 }
 
 impl HubPresence {
@@ -76,6 +82,7 @@ impl HubPresence {
             why: why.into(),
             trouble: None,
             next: Duration::ZERO,
+            expired: 0,
         }
     }
 
@@ -100,17 +107,28 @@ impl HubPresence {
         false
     }
 
-    pub(super) fn telling(&mut self, state: &str, stats: &meshfs_broker::Stats) -> Telling {
+    pub(super) fn telling(
+        &mut self,
+        state: &str,
+        stats: &meshfs_broker::Stats,
+        health: &Health,
+    ) -> Telling {
         self.number += 1;
-        self.body(state, Some(self.number), stats)
+        self.body(state, Some(self.number), stats, health)
     }
 
     /// What another broker says for the hub when it loses it.
     pub(super) fn will(&self) -> Telling {
-        self.body("offline", None, &meshfs_broker::Stats::default())
+        self.body("offline", None, &meshfs_broker::Stats::default(), &Health::default())
     }
 
-    fn body(&self, state: &str, number: Option<u64>, stats: &meshfs_broker::Stats) -> Telling {
+    fn body(
+        &self,
+        state: &str,
+        number: Option<u64>,
+        stats: &meshfs_broker::Stats,
+        health: &Health,
+    ) -> Telling {
         let body = Body {
             state,
             version: env!("CARGO_PKG_VERSION"),
@@ -128,6 +146,9 @@ impl HubPresence {
                 messages_out: stats.messages_out,
                 dropped: stats.dropped,
                 refused: stats.refused,
+                expired: self.expired,
+                files_written: health.written(),
+                syncs: health.syncs(),
             },
         };
         // Strings and numbers: it always serialises.

@@ -117,7 +117,7 @@ mod tests {
         let told: Vec<_> = inbox
             .take_now()
             .into_iter()
-            .map(|event| match event {
+            .map(|(event, _)| match event {
                 Event::Noted(Entry::Reload { what, state, detail }) => (what, state, detail),
                 other => panic!("{other:?}"),
             })

@@ -3,9 +3,9 @@
 //! Nothing is made, moved or written. What meshfs did not write, or what is torn, is shown with
 //! its reason. A hub may be at work on the same tree: a file that goes meanwhile is not there.
 
+use super::load::{DEPTH_MAX, content, entries};
 use super::meta::{Distrust, Meta, unseal};
 use super::path;
-use super::store::{DEPTH_MAX, content, entries};
 use super::{StoreError, atomic};
 use crate::name::Topic;
 use rustix::fs::{FileType, Mode, OFlags};

@@ -12,14 +12,18 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 #[derive(serde::Deserialize)]
 struct Addresses {
     mqtt: Option<SocketAddr>,
+    mqtts: Option<SocketAddr>,
     http: SocketAddr,
+    https: Option<SocketAddr>,
     irc: Option<SocketAddr>,
 }
 
 pub(crate) struct Hub {
     process: Child,
     pub(crate) mqtt: SocketAddr,
+    pub(crate) mqtts: Option<SocketAddr>,
     pub(crate) http: SocketAddr,
+    pub(crate) https: Option<SocketAddr>,
     pub(crate) irc: Option<SocketAddr>,
 }
 
@@ -49,7 +53,11 @@ pub(crate) fn installed(test: &str, client: &str) -> bool {
 
 impl Hub {
     pub(crate) fn start(root: &Path) -> Self {
-        Self::start_on(root, &[], None)
+        Self::start_with(root, &[])
+    }
+
+    pub(crate) fn start_with(root: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::start_on(root, environment, None)
     }
 
     /// Starts a hub on free ports and waits until it says where it listens.
@@ -77,14 +85,14 @@ impl Hub {
         let found: Addresses = serde_json::from_str(&line).unwrap_or_else(|_| {
             panic!("no hub: {}", std::fs::read_to_string(root.join("hub.log")).unwrap())
         });
-        let mqtt = found.mqtt.or(broker).unwrap();
-        Self { process, mqtt, http: found.http, irc: found.irc }
+        let Addresses { mqtt, mqtts, http, https, irc } = found;
+        Self { process, mqtt: mqtt.or(broker).unwrap(), mqtts, http, https, irc }
     }
 
     /// No hub at all, for the clients of another's broker.
     pub(crate) fn away(broker: SocketAddr) -> Self {
         let process = program("true").spawn().unwrap();
-        Self { process, mqtt: broker, http: broker, irc: None }
+        Self { process, mqtt: broker, mqtts: None, http: broker, https: None, irc: None }
     }
 
     /// Waits until it is connected and has compared what is retained.
@@ -103,6 +111,12 @@ impl Hub {
         let pid = rustix::process::Pid::from_child(&self.process);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         self.process.wait().unwrap().code()
+    }
+
+    /// Has it read its files again.
+    pub(crate) fn hang_up(&self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     }
 
     /// A client program of mosquitto, aimed at this hub.

@@ -24,8 +24,8 @@ pub use tls::{ClientTlsError, client_config};
 pub use wire::Version;
 
 use super::{
-    Arrival, BoxFuture, Door, Page, Publication, PublishError, Publisher, Restored, RetainedSet,
-    Retention,
+    Admitted, Arrival, BoxFuture, Door, Page, Publication, PublishError, Publisher, Restored,
+    RetainedSet, Retention,
 };
 use crate::name::{BrokerUrl, Door as DoorName, Filter, Topic};
 use desk::Desk;
@@ -189,7 +189,7 @@ impl ExternalBus {
 
     /// What the door makes of something the hub itself says; there it is
     /// decided on as if it had come back from the broker.
-    fn say(&self, publication: Publication) -> Result<(), PublishError> {
+    fn put(&self, publication: Publication, awaited: bool) -> Result<Admitted, PublishError> {
         let door = &self.shared.door;
         let retained = match door.retention(publication.topic.as_str()) {
             Retention::Always => true,
@@ -211,18 +211,25 @@ impl ExternalBus {
             correlation: publication.correlation.clone(),
             expires_at: None,
             received_at,
+            awaited,
         };
         // Under the lock, so that the door sees all in the order in which it is sent.
         let mut desk = self.shared.desk();
-        if let Err(refusal) = door.admit(arrival) {
+        let admitted = door.admit(arrival).map_err(|refusal| {
             self.shared.counters.refused.fetch_add(1, Relaxed);
-            return Err(PublishError::Refused { topic: publication.topic, why: refusal.why });
-        }
+            PublishError::Refused { topic: publication.topic.clone(), why: refusal.why }
+        })?;
         let dropped = desk.say(publication, retained, received_at);
         drop(desk);
         self.shared.counters.dropped.fetch_add(dropped as u64, Relaxed);
         self.shared.work.notify_one();
-        Ok(())
+        Ok(admitted)
+    }
+
+    /// Forgets retained messages that have expired and tells which. The broker
+    /// does so by itself.
+    pub fn sweep(&self, forgotten: impl FnMut(Topic)) {
+        self.shared.desk().sweep(jiff::Timestamp::now()).into_iter().for_each(forgotten);
     }
 }
 
@@ -246,7 +253,22 @@ impl Publisher for ExternalBus {
             if publication.by.door != DoorName::Hub && !self.shared.door.hubs_own(topic) {
                 self.caught_up().await;
             }
-            self.say(publication)
+            let topic = publication.topic.clone();
+            match self.put(publication, true)? {
+                Admitted::Now => Ok(()),
+                Admitted::When(kept) => {
+                    kept.await.map_err(|refusal| PublishError::Refused { topic, why: refusal.why })
+                }
+            }
+        })
+    }
+
+    fn say(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>> {
+        Box::pin(async move {
+            if *self.stop.borrow() {
+                return Err(PublishError::Closed);
+            }
+            self.put(publication, false).map(drop)
         })
     }
 }

@@ -19,7 +19,7 @@ use super::suspects::Suspects;
 use super::wire::Packet;
 use super::witness::Memory;
 use crate::bus::{Arrival, Door, Page, Publication, Refusal, RefusalKind, Restored, Retention};
-use crate::name::{By, Door as DoorName};
+use crate::name::{By, Door as DoorName, Topic};
 use bytes::Bytes;
 use held::Held;
 use jiff::{SignedDuration, Timestamp};
@@ -124,6 +124,12 @@ impl Desk {
 
     pub(in crate::bus::external) fn get(&self, topic: &str, now: Timestamp) -> Option<Restored> {
         self.kept.get(topic).filter(|held| !held.expired(now))?.shown(topic)
+    }
+
+    /// Forgets what has expired.
+    pub(in crate::bus::external) fn sweep(&mut self, now: Timestamp) -> Vec<Topic> {
+        let expired = self.kept.extract_if(.., |_, held| held.expired(now));
+        expired.filter_map(|(topic, _)| Topic::parse(&topic).ok()).collect()
     }
 
     /// The hub says something. Gives how many publications had to go for it.
@@ -362,6 +368,8 @@ impl Desk {
             correlation: packet.correlation.clone(),
             expires_at: expires_at(packet, setting.now),
             received_at: crate::clock::to_millis(setting.now),
+            // The broker has acknowledged it already.
+            awaited: false,
         };
         if packet.payload.len() > setting.payload_max_bytes {
             let why = "larger than bus.packet_max_bytes".into();
