@@ -7,6 +7,7 @@
 pub mod check;
 mod decider;
 mod door;
+mod external;
 mod inbox;
 mod keeping;
 mod open;
@@ -19,7 +20,7 @@ pub use reload::Reload;
 
 use crate::access::Access;
 use crate::bridge::{Bridge, House, Timing};
-use crate::bus::{EmbeddedBus, Publisher};
+use crate::bus::{Bus, Publisher};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::disk::{Disk, DiskTasks, Parts};
@@ -53,8 +54,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Where the hub really listens, also where the configuration says port 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Addresses {
-    /// The broker.
-    pub mqtt: SocketAddr,
+    /// The broker, if it is the hub's own.
+    pub mqtt: Option<SocketAddr>,
     /// The broker with TLS, if it listens so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mqtts: Option<SocketAddr>,
@@ -67,11 +68,23 @@ pub struct Addresses {
     pub irc: Option<SocketAddr>,
 }
 
+impl Addresses {
+    fn but_the_bus(ports: &[http::Port], house: Option<&House>) -> anyhow::Result<Self> {
+        Ok(Self {
+            mqtt: None,
+            mqtts: None,
+            http: address(ports.first()).context("the HTTP interface has no address")?,
+            https: address(ports.get(1)),
+            irc: house.map(House::address),
+        })
+    }
+}
+
 /// A running hub.
 #[derive(Debug)]
 pub struct Hub {
     addresses: Addresses,
-    bus: EmbeddedBus,
+    bus: Bus,
     house: Option<House>,
     http: http::Server,
     disk: DiskTasks,
@@ -124,17 +137,16 @@ impl Hub {
         let house = start_house(&config).await?;
         let keeping = Keeping::new(&config);
         let (durable, health) = (keeping.durable.clone(), keeping.health.clone());
-        let door = HubDoor { inbox: inbox.clone(), access: access.clone(), keeping };
-        let bus = start_bus(&config, door, &access, past.retained, tls.as_ref()).await?;
-        let addresses = Addresses {
-            mqtt: bus.address().context("the broker has no address")?,
-            mqtts: bus.tls_address(),
-            http: address(ports.first()).context("the HTTP interface has no address")?,
-            https: address(ports.get(1)),
-            irc: house.as_ref().map(House::address),
-        };
-        let publisher: Arc<dyn Publisher> = Arc::new(bus.clone());
+        let addresses = Addresses::but_the_bus(&ports, house.as_ref())?;
         let presence = HubPresence::new(now.wall, &addresses, engine.name(), why, access.clone());
+        let presence = presence.on(config.bus.broker());
+        let foreign = config.bus.broker().is_some();
+        let door = HubDoor { inbox: inbox.clone(), access: access.clone(), keeping, foreign };
+        let will = presence.will();
+        let bus = start_bus(&config, door, &access, past.retained, tls.as_ref(), will).await?;
+        let addresses = Addresses { mqtt: bus.address(), mqtts: bus.tls_address(), ..addresses };
+        let presence = presence.at(&addresses);
+        let publisher: Arc<dyn Publisher> = Arc::new(bus.clone());
 
         let (mesh, mut effects) = Mesh::recalled(&config, past.events, now);
         let (show, view) = watch::channel(mesh.view().clone());
@@ -179,6 +191,16 @@ impl Hub {
     #[must_use]
     pub const fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Where clients find the broker.
+    #[must_use]
+    pub fn broker(&self) -> String {
+        match (self.addresses.mqtt, self.bus.broker()) {
+            (Some(own), _) => format!("mqtt://{own}"),
+            (None, Some(other)) => other.to_string(),
+            (None, None) => "nowhere".to_owned(),
+        }
     }
 
     /// The way to have it read its files again, also while it runs.
@@ -246,7 +268,7 @@ impl Hub {
 /// What HTTP works with.
 fn api(
     config: &Config,
-    bus: &EmbeddedBus,
+    bus: &Bus,
     view: watch::Receiver<View>,
     inbox: &Arc<Inbox>,
     access: &Arc<Access>,
@@ -259,6 +281,6 @@ fn api(
         purging: Arc::new(Semaphore::new(1)),
         access: access.clone(),
         deadline: config.announce.deadline,
-        bus: Some(bus.clone()),
+        bus: bus.embedded().cloned(),
     }
 }

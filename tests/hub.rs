@@ -47,7 +47,7 @@ fn config(root: &Path, more: &[(&str, &str)]) -> Config {
 async fn start(root: &Path, more: &[(&str, &str)]) -> Running {
     let engine = Arc::new(FakeEngine::new());
     let hub = Hub::start_with(config(root, more), engine.clone(), "a test".into()).await.unwrap();
-    let mqtt = hub.addresses().mqtt;
+    let mqtt = hub.addresses().mqtt.unwrap();
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(hub.run(async move { drop(stopped.await) }));
     Running { mqtt, engine, stop: Some(stop), task }

@@ -8,7 +8,7 @@ mod bus;
 mod irc;
 mod tls;
 
-pub use bus::{Bus, BusMode};
+pub use bus::{Bus, BusMode, External, MqttVersion};
 pub use irc::{Embedded, Irc, Network};
 pub use tls::{BusTls, ClientCertificate, HttpTls};
 
@@ -302,6 +302,7 @@ impl Config {
                 "the copy engine has no dataset; leave it empty",
             );
         }
+        self.bus.check()?;
         self.check_tls()?;
         self.irc.check()
     }

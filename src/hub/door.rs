@@ -8,7 +8,7 @@ use crate::live;
 use crate::mesh::{Event, Received, to_hex};
 use crate::message::contract::{Author, Kept};
 use crate::message::{Malformed, Message, ReplyAddress, Subject, reply_topic};
-use crate::name::{AnnouncementId, By, Topic};
+use crate::name::{AnnouncementId, By, Door as DoorName, Topic};
 use std::sync::Arc;
 use tracing::{debug, warn};
 
@@ -32,6 +32,8 @@ pub(super) struct HubDoor {
     pub(super) inbox: Arc<Inbox>,
     pub(super) access: Arc<Access>,
     pub(super) keeping: Keeping,
+    /// The broker is another's, and so are the rights of its clients.
+    pub(super) foreign: bool,
 }
 
 /// A message that may come in.
@@ -77,7 +79,8 @@ impl HubDoor {
 
     /// Nobody has the hub write for him where he may not.
     fn may_be_answered(&self, by: &By, topic: &Topic) -> Result<(), Refusal> {
-        if self.access.may_be_answered(who(by), topic.as_str()) {
+        let theirs = self.foreign && by.door == DoorName::Mqtt;
+        if theirs || self.access.may_be_answered(who(by), topic.as_str()) {
             return Ok(());
         }
         Err(Refusal { kind: RefusalKind::NotAuthorized, why: NO_ANSWER.into() })
@@ -92,7 +95,7 @@ impl HubDoor {
         }
     }
 
-    fn refuse(&self, arrival: Arrival, refusal: &Refusal) {
+    fn say_refused(&self, arrival: Arrival, refusal: &Refusal) {
         // Only the answer to an announcement is waited for.
         let awaited = arrival.topic.as_ref() == "mesh/announce";
         // Debug form, which escapes: both can hold what a hostile client wrote.
@@ -171,10 +174,18 @@ impl Door for HubDoor {
                     .map_or(Admitted::Now, |promise| Admitted::When(self.keeping.kept(promise))))
             }
             Err(refusal) => {
-                self.refuse(arrival, &refusal);
+                self.say_refused(arrival, &refusal);
                 Err(refusal)
             }
         }
+    }
+
+    fn refuse(&self, arrival: Arrival, refusal: &Refusal) {
+        self.say_refused(arrival, refusal);
+    }
+
+    fn hubs_own(&self, topic: &str) -> bool {
+        subject(topic).is_some_and(|subject| subject.author() == Author::Hub)
     }
 
     fn ready(&self) -> Option<BoxFuture<'_, ()>> {
@@ -272,7 +283,12 @@ mod tests {
         let (users, anonymous_role) = ("/nowhere/users.toml".into(), role.into());
         let policy = Policy { users, allow_anonymous: false, anonymous_role };
         let access = Access::open(policy, |_, _| ()).unwrap();
-        HubDoor { inbox: Arc::default(), access: Arc::new(access), keeping: Keeping::default() }
+        HubDoor {
+            inbox: Arc::default(),
+            access: Arc::new(access),
+            keeping: Keeping::default(),
+            foreign: false,
+        }
     }
 
     fn refused(arrival: Arrival) -> Option<RefusalKind> {

@@ -1,13 +1,14 @@
 //! Opening the ports.
 
 use super::door::HubDoor;
+use super::external;
 use super::inbox::Inbox;
 use crate::access::Access;
 use crate::bridge::{House, HouseLimits, Link};
-use crate::bus::{EmbeddedBus, Restored, Tls};
+use crate::bus::{Bus, EmbeddedBus, ExternalBus, Restored, Tls};
 use crate::config::Config;
 use crate::http::Port;
-use crate::mesh::Event;
+use crate::mesh::{Event, Telling};
 use crate::message::Entry;
 use anyhow::Context as _;
 use meshfs_broker::{Listen, StartError};
@@ -34,7 +35,13 @@ pub(super) async fn start_bus(
     access: &Arc<Access>,
     retained: Vec<Restored>,
     tls: Option<&Tls>,
-) -> anyhow::Result<EmbeddedBus> {
+    will: Telling,
+) -> anyhow::Result<Bus> {
+    let door = Arc::new(door);
+    if let Some(broker) = config.bus.broker() {
+        let settings = external::settings(config, broker, will)?;
+        return Ok(Bus::External(ExternalBus::start(settings, door, retained)));
+    }
     let mut settings =
         meshfs_broker::Settings { listen: vec![config.bus.listen.into()], ..Default::default() };
     if let Some(listen) = config.bus.tls.listen {
@@ -42,8 +49,8 @@ pub(super) async fn start_bus(
     }
     settings.limits.packet_max_bytes = config.bus.packet_max_bytes;
     settings.limits.connections_max = config.bus.connections_max;
-    let bus = EmbeddedBus::start(settings, Arc::new(door), access.clone(), retained).await;
-    bus.map_err(|error| match (&error, config.bus.tls.listen) {
+    let bus = EmbeddedBus::start(settings, door, access.clone(), retained).await;
+    bus.map(Bus::Embedded).map_err(|error| match (&error, config.bus.tls.listen) {
         (StartError::Listen { address, .. }, Some(listen)) if *address == listen => {
             anyhow::Error::new(error).context(in_use("bus.tls.listen", listen))
         }

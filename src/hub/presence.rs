@@ -7,6 +7,7 @@ use crate::disk::Health;
 use crate::mesh::{HubView, Telling};
 use crate::message::Entry;
 use crate::message::contract::topics;
+use crate::name::BrokerUrl;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,9 @@ const INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct HubPresence {
     started_at: Timestamp,
+    number: u64,
     addresses: Addresses,
+    broker: Option<BrokerUrl>,
     engine: &'static str,
     why: Arc<str>,
     access: Arc<Access>,
@@ -33,7 +36,13 @@ struct Body<'a> {
     version: &'a str,
     #[serde(with = "crate::clock::millis")]
     started_at: Timestamp,
+    /// The how manieth since then; a will has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<u64>,
     listen: Addresses,
+    /// The broker, if it is not the hub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<&'a BrokerUrl>,
     engine: Engine<'a>,
     trouble: Option<&'a str>,
     counters: Counters,
@@ -68,18 +77,28 @@ impl HubPresence {
         why: String,
         access: Arc<Access>,
     ) -> Self {
-        let addresses = *addresses;
-        let next = Duration::ZERO;
         Self {
             started_at,
-            addresses,
+            number: 0,
+            addresses: *addresses,
+            broker: None,
             engine,
             why: why.into(),
             access,
             trouble: None,
-            next,
+            next: Duration::ZERO,
             expired: 0,
         }
+    }
+
+    /// The same with all addresses known.
+    pub(super) fn at(self, addresses: &Addresses) -> Self {
+        Self { addresses: *addresses, ..self }
+    }
+
+    /// The same on another's broker.
+    pub(super) fn on(self, broker: Option<&BrokerUrl>) -> Self {
+        Self { broker: broker.cloned(), ..self }
     }
 
     /// True once an interval, and at once when the disk begins or ceases to refuse.
@@ -94,8 +113,24 @@ impl HubPresence {
     }
 
     pub(super) fn telling(
+        &mut self,
+        state: &str,
+        stats: &meshfs_broker::Stats,
+        health: &Health,
+    ) -> Telling {
+        self.number += 1;
+        self.body(state, Some(self.number), stats, health)
+    }
+
+    /// What another broker says for the hub when it loses it.
+    pub(super) fn will(&self) -> Telling {
+        self.body("offline", None, &meshfs_broker::Stats::default(), &Health::default())
+    }
+
+    fn body(
         &self,
         state: &str,
+        number: Option<u64>,
         stats: &meshfs_broker::Stats,
         health: &Health,
     ) -> Telling {
@@ -103,7 +138,9 @@ impl HubPresence {
             state,
             version: env!("CARGO_PKG_VERSION"),
             started_at: self.started_at,
+            number,
             listen: self.addresses,
+            broker: self.broker.as_ref(),
             engine: Engine { name: self.engine, why: &self.why },
             trouble: self.trouble.as_deref(),
             counters: Counters {

@@ -2,7 +2,7 @@
 
 use super::inbox::Inbox;
 use crate::access::Access;
-use crate::bus::EmbeddedBus;
+use crate::bus::Bus;
 use crate::mesh::Event;
 use crate::message::Entry;
 use std::sync::Arc;
@@ -28,11 +28,13 @@ impl Part {
 
 impl Part {
     /// Who may come in. Connections and subscriptions that are there follow the new rules.
-    pub(super) fn users(access: &Arc<Access>, bus: &EmbeddedBus) -> Self {
+    pub(super) fn users(access: &Arc<Access>, bus: &Bus) -> Self {
         let (access, bus) = (access.clone(), bus.clone());
         Self::new("users", move || {
             let said = access.reload()?;
-            bus.rules_changed();
+            if let Some(bus) = bus.embedded() {
+                bus.rules_changed();
+            }
             Ok(said)
         })
     }

@@ -3,6 +3,7 @@
 //! Text becomes one of these at the edge of the program, with an error that
 //! says what is wrong; nothing here does I/O.
 
+mod broker;
 mod by;
 mod dataset;
 mod filter;
@@ -11,6 +12,7 @@ mod irc;
 mod snapshot;
 mod topic;
 
+pub use broker::{BrokerUrl, BrokerUrlError};
 pub use by::{By, Door};
 pub use dataset::{Dataset, DatasetError};
 pub use filter::{Filter, FilterError};

@@ -11,7 +11,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(serde::Deserialize)]
 struct Addresses {
-    mqtt: SocketAddr,
+    mqtt: Option<SocketAddr>,
     mqtts: Option<SocketAddr>,
     http: SocketAddr,
     https: Option<SocketAddr>,
@@ -56,8 +56,17 @@ impl Hub {
         Self::start_with(root, &[])
     }
 
-    /// Starts a hub on free ports and waits until it says where it listens.
     pub(crate) fn start_with(root: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::start_on(root, environment, None)
+    }
+
+    /// Starts a hub on free ports and waits until it says where it listens.
+    /// Clients of its bus go to `broker`, if that is another.
+    pub(crate) fn start_on(
+        root: &Path,
+        environment: &[(&str, &str)],
+        broker: Option<SocketAddr>,
+    ) -> Self {
         let log =
             std::fs::File::options().create(true).append(true).open(root.join("hub.log")).unwrap();
         let mut process = program(env!("CARGO_BIN_EXE_meshfs"))
@@ -77,7 +86,18 @@ impl Hub {
             panic!("no hub: {}", std::fs::read_to_string(root.join("hub.log")).unwrap())
         });
         let Addresses { mqtt, mqtts, http, https, irc } = found;
-        Self { process, mqtt, mqtts, http, https, irc }
+        Self { process, mqtt: mqtt.or(broker).unwrap(), mqtts, http, https, irc }
+    }
+
+    /// No hub at all, for the clients of another's broker.
+    pub(crate) fn away(broker: SocketAddr) -> Self {
+        let process = program("true").spawn().unwrap();
+        Self { process, mqtt: broker, mqtts: None, http: broker, https: None, irc: None }
+    }
+
+    /// Waits until it is connected and has compared what is retained.
+    pub(crate) fn ready(&self) {
+        until("the hub to be ready", || self.request("GET", "/readyz", "").0 == 200);
     }
 
     /// Ends it without a warning.
