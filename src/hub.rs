@@ -5,36 +5,45 @@
 //! decides; no room waits for another.
 
 pub mod check;
+mod decider;
 mod door;
+mod external;
 mod inbox;
+mod keeping;
 mod open;
 mod presence;
+mod reload;
 mod start;
+mod tls;
 
+pub use reload::Reload;
+
+use crate::access::Access;
 use crate::bridge::{Bridge, House, Timing};
-use crate::bus::{EmbeddedBus, Publication, Publisher};
+use crate::bus::{Bus, Publisher};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::disk::{Disk, DiskTasks, Parts, publication};
+use crate::disk::{Disk, DiskTasks, Parts};
 use crate::http;
 use crate::journal::Journal;
-use crate::live::{Aside, Store};
-use crate::mesh::{Effect, Event, Mesh, Telling, View};
-use crate::message::Entry;
+use crate::live::Store;
+use crate::mesh::{Effect, Mesh, View};
 use crate::snapshot::{self, Engine};
 use anyhow::Context as _;
+use decider::{Decider, spawn_outbox};
+use door::HubDoor;
 use inbox::Inbox;
-use open::{in_use, links, start_bus, start_house};
+use keeping::Keeping;
+use open::{address, links, open_access, open_http, start_bus, start_house};
 use presence::HubPresence;
+use reload::Part;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-/// Publications of the core that may wait for the bus.
-const OUTBOX: usize = 1024;
 /// How long an orderly shutdown may take: a snapshot under way is waited for.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 /// How long clients get to receive what is queued for them.
@@ -45,23 +54,42 @@ const TICK: Duration = Duration::from_secs(1);
 /// Where the hub really listens, also where the configuration says port 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Addresses {
-    /// The broker.
-    pub mqtt: SocketAddr,
+    /// The broker, if it is the hub's own.
+    pub mqtt: Option<SocketAddr>,
+    /// The broker with TLS, if it listens so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mqtts: Option<SocketAddr>,
     /// The HTTP interface.
     pub http: SocketAddr,
+    /// The HTTP interface with TLS, if it listens so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub https: Option<SocketAddr>,
     /// The house IRC server, if it runs.
     pub irc: Option<SocketAddr>,
+}
+
+impl Addresses {
+    fn but_the_bus(ports: &[http::Port], house: Option<&House>) -> anyhow::Result<Self> {
+        Ok(Self {
+            mqtt: None,
+            mqtts: None,
+            http: address(ports.first()).context("the HTTP interface has no address")?,
+            https: address(ports.get(1)),
+            irc: house.map(House::address),
+        })
+    }
 }
 
 /// A running hub.
 #[derive(Debug)]
 pub struct Hub {
     addresses: Addresses,
-    bus: EmbeddedBus,
+    bus: Bus,
     house: Option<House>,
     http: http::Server,
     disk: DiskTasks,
     decider: JoinHandle<(Disk, Bridge)>,
+    reload: Reload,
     stop: watch::Sender<bool>,
     _lock: std::fs::File,
 }
@@ -91,8 +119,12 @@ impl Hub {
         engine: Arc<dyn Engine>,
         why: String,
     ) -> anyhow::Result<Self> {
+        let tls = tls::load(&config)?;
+        tls.iter().for_each(tls::warn_of_time);
         let clock = Arc::new(SystemClock::start());
         let now = clock.now();
+        let inbox = Arc::new(Inbox::default());
+        let access = open_access(&config, &inbox)?;
         let root = config.root.clone();
         let base = start::make_tree(&root)?;
         let lock = start::lock(&root, &base)?;
@@ -101,38 +133,47 @@ impl Hub {
         let journal = Journal::open(&root).context("could not open the journal")?;
         let past = start::recall(&store, &journal, now)?;
 
-        let http = http::bind(config.http.listen)
-            .await
-            .with_context(|| in_use("http.listen", config.http.listen))?;
+        let ports = open_http(&config, tls.as_ref()).await?;
         let house = start_house(&config).await?;
-        let inbox = Arc::new(Inbox::default());
-        let bus = start_bus(&config, &inbox, past.retained).await?;
-        let addresses = Addresses {
-            mqtt: bus.address().context("the broker has no address")?,
-            http: http.local_addr().context("the HTTP interface has no address")?,
-            irc: house.as_ref().map(House::address),
-        };
+        let keeping = Keeping::new(&config);
+        let (durable, health) = (keeping.durable.clone(), keeping.health.clone());
+        let addresses = Addresses::but_the_bus(&ports, house.as_ref())?;
+        let presence = HubPresence::new(now.wall, &addresses, engine.name(), why, access.clone());
+        let presence = presence.on(config.bus.broker());
+        let foreign = config.bus.broker().is_some();
+        let door = HubDoor { inbox: inbox.clone(), access: access.clone(), keeping, foreign };
+        let will = presence.will();
+        let bus = start_bus(&config, door, &access, past.retained, tls.as_ref(), will).await?;
+        let addresses = Addresses { mqtt: bus.address(), mqtts: bus.tls_address(), ..addresses };
+        let presence = presence.at(&addresses);
         let publisher: Arc<dyn Publisher> = Arc::new(bus.clone());
-        let presence = HubPresence::new(now.wall, &addresses, engine.name(), why);
 
-        let mut mesh = Mesh::new(&config);
-        let mut effects = Vec::new();
-        for event in past.events {
-            effects.extend(mesh.apply(event, now));
-        }
+        let (mesh, mut effects) = Mesh::recalled(&config, past.events, now);
         let (show, view) = watch::channel(mesh.view().clone());
-        let parts =
-            Parts { store, journal, engine, publisher: publisher.clone(), clock: clock.clone() };
+        let parts = Parts {
+            store,
+            journal,
+            engine,
+            publisher: publisher.clone(),
+            clock: clock.clone(),
+            durable,
+            sync_within: config.bus.sync_within,
+            health,
+        };
         let (disk, disk_tasks, aside) =
             Disk::start(parts).context("could not start the disk worker")?;
         let bridge =
             Bridge::start(links(&config, addresses.irc), Timing::default(), &publisher, &view);
+        let api = api(&config, &bus, view, &inbox, &access);
         let (stop, stopped) = watch::channel(false);
+        let certificates = tls.map(|tls| tls::part(&config, tls));
+        let files = std::iter::once(Part::users(&access, &bus)).chain(certificates);
+        let reload = Reload::new(files, inbox.clone());
         let decider = Decider {
             mesh,
             inbox,
             disk,
-            outbox: spawn_outbox(publisher.clone()),
+            outbox: spawn_outbox(publisher),
             bridge,
             show,
             clock,
@@ -141,15 +182,31 @@ impl Hub {
         };
         effects.extend(past.expired.into_iter().map(Effect::Remove));
         let decider = tokio::spawn(decider.run(effects, past.aside, aside, stopped));
-        let http =
-            http::serve(http, http::Api { publisher, view, deadline: config.announce.deadline });
-        Ok(Self { addresses, bus, house, http, disk: disk_tasks, decider, stop, _lock: lock })
+        let http = http::serve(ports, api);
+        let disk = disk_tasks;
+        Ok(Self { addresses, bus, house, http, disk, decider, reload, stop, _lock: lock })
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Where clients find the broker.
+    #[must_use]
+    pub fn broker(&self) -> String {
+        match (self.addresses.mqtt, self.bus.broker()) {
+            (Some(own), _) => format!("mqtt://{own}"),
+            (None, Some(other)) => other.to_string(),
+            (None, None) => "nowhere".to_owned(),
+        }
+    }
+
+    /// The way to have it read its files again, also while it runs.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
     }
 
     /// Runs until `stop` resolves, then shuts down in order under one deadline.
@@ -208,122 +265,22 @@ impl Hub {
     }
 }
 
-/// The loop that feeds the core and hands on what it decides.
-struct Decider {
-    mesh: Mesh,
-    inbox: Arc<Inbox>,
-    disk: Disk,
-    outbox: mpsc::Sender<Publication>,
-    bridge: Bridge,
-    show: watch::Sender<View>,
-    clock: Arc<SystemClock>,
-    presence: HubPresence,
-    bus: EmbeddedBus,
-}
-
-impl Decider {
-    async fn run(
-        mut self,
-        first: Vec<Effect>,
-        found: Vec<Aside>,
-        mut aside: mpsc::Receiver<Aside>,
-        mut stopped: watch::Receiver<bool>,
-    ) -> (Disk, Bridge) {
-        self.perform(first).await;
-        for found in found {
-            self.set_aside(found).await;
-        }
-        self.decide(Event::Noted(self.presence.entry("started"))).await;
-        self.say_presence("online").await;
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            let woken = self.mesh.wakes_in(self.clock.now());
-            tokio::select! {
-                events = self.inbox.take() => self.decide_all(events).await,
-                () = tokio::time::sleep(woken.unwrap_or_default()), if woken.is_some() => {
-                    self.decide(Event::Woken).await;
-                }
-                _ = tick.tick() => self.tick().await,
-                Some(aside) = aside.recv() => self.set_aside(aside).await,
-                _ = stopped.changed() => break,
-            }
-        }
-        self.decide(Event::Noted(self.presence.entry("stopped"))).await;
-        self.say_presence("offline").await;
-        let events = self.inbox.take_now();
-        self.decide_all(events).await;
-        (self.disk, self.bridge)
+/// What HTTP works with.
+fn api(
+    config: &Config,
+    bus: &Bus,
+    view: watch::Receiver<View>,
+    inbox: &Arc<Inbox>,
+    access: &Arc<Access>,
+) -> http::Api {
+    http::Api {
+        publisher: Arc::new(bus.clone()),
+        view,
+        retained: Arc::new(bus.clone()),
+        intake: inbox.clone(),
+        purging: Arc::new(Semaphore::new(1)),
+        access: access.clone(),
+        deadline: config.announce.deadline,
+        bus: bus.embedded().cloned(),
     }
-
-    async fn decide_all(&mut self, events: Vec<Event>) {
-        for event in events {
-            let effects = self.mesh.apply(event, self.clock.now());
-            self.perform(effects).await;
-        }
-        self.update_view();
-    }
-
-    async fn decide(&mut self, event: Event) {
-        self.decide_all(vec![event]).await;
-    }
-
-    async fn tick(&mut self) {
-        self.decide(Event::Tick).await;
-        let trouble = self.disk.trouble();
-        if self.presence.is_due(self.clock.now(), trouble) {
-            self.say_presence("online").await;
-        }
-    }
-
-    async fn perform(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
-            match self.disk.perform(effect).await {
-                Some(Effect::Publish(telling)) => self.publish(telling).await,
-                Some(Effect::Say(say)) => self.bridge.say(&say),
-                _ => {}
-            }
-        }
-    }
-
-    async fn publish(&self, telling: Telling) {
-        if self.outbox.send(publication(telling)).await.is_err() {
-            error!("publication lost: the outbox has ended");
-        }
-    }
-
-    /// Straight to the bus and not by the outbox: at the end it has to be back
-    /// in the inbox, and so in its file, before the loop is left.
-    async fn say_presence(&mut self, state: &str) {
-        let telling = self.presence.telling(state, &self.bus.stats());
-        if let Err(error) = self.bus.publish(publication(telling)).await {
-            error!(%error, "the hub's own presence not published");
-        }
-    }
-
-    async fn set_aside(&mut self, aside: Aside) {
-        let (path, to) = (aside.path.display().to_string(), aside.to.display().to_string());
-        warn!(path, to, why = aside.why, "not a file of the live store; set aside");
-        self.decide(Event::Noted(Entry::SetAside { path, to, why: aside.why })).await;
-    }
-
-    fn update_view(&self) {
-        let mut view = self.mesh.view().clone();
-        view.hub = self.presence.view(self.disk.trouble());
-        self.show.send_replace(view);
-    }
-}
-
-/// Publishes what the core says, in order, so that the core never waits for a subscriber.
-fn spawn_outbox(publisher: Arc<dyn Publisher>) -> mpsc::Sender<Publication> {
-    let (outbox, mut publications) = mpsc::channel::<Publication>(OUTBOX);
-    tokio::spawn(async move {
-        while let Some(publication) = publications.recv().await {
-            let topic = publication.topic.clone();
-            if let Err(error) = publisher.publish(publication).await {
-                warn!(%topic, %error, "not published");
-            }
-        }
-    });
-    outbox
 }

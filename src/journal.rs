@@ -1,7 +1,8 @@
 //! The append-only record: `journal/<date>.jsonl`, one JSON object a line.
 //!
 //! Lines are only ever added. A line that a crash cut short is closed with a
-//! line end before the next one is written, and skipped when read back.
+//! line end before the next one is written, and skipped when read back. What is
+//! appended may be lost by a power cut until the next [`Journal::sync`].
 
 use crate::message::{Entry, JournalLine};
 use rustix::fs::{Mode, OFlags};
@@ -19,6 +20,10 @@ const RECALL_MAX_BYTES: u64 = 64 << 20;
 pub struct Journal {
     folder: PathBuf,
     today: Option<(String, File)>,
+    /// Something was appended to today's file since it was synced.
+    unsynced: bool,
+    /// A file was made since the folder was synced.
+    made: bool,
 }
 
 impl Journal {
@@ -29,7 +34,9 @@ impl Journal {
     pub fn open(root: &Path) -> io::Result<Self> {
         let folder = root.join("journal");
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { folder, today: None })
+        // The folder itself is in the root; and a file of today may be another hub's, not synced.
+        rustix::fs::fsync(&File::open(root)?)?;
+        Ok(Self { folder, today: None, unsynced: false, made: true })
     }
 
     /// Adds lines in one write.
@@ -53,7 +60,25 @@ impl Journal {
                 self.today = None; // the next try opens it afresh and closes a cut line
             }
             written?;
+            self.unsynced = true;
             rest = later;
+        }
+        Ok(())
+    }
+
+    /// Brings all lines onto the disk that were appended before.
+    ///
+    /// # Errors
+    /// The disk refused; which of them are there is not known then.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if let Some((_, file)) = self.today.as_ref().filter(|_| self.unsynced) {
+            // The lines and the file's length, which is all that reading them back takes.
+            file.sync_data()?;
+        }
+        self.unsynced = false;
+        if self.made {
+            rustix::fs::fsync(&File::open(&self.folder)?)?;
+            self.made = false;
         }
         Ok(())
     }
@@ -62,7 +87,13 @@ impl Journal {
         let path = self.path(date);
         let file = match self.today.take() {
             Some((day, file)) if day == date && is_still(&file, &path) => file,
-            _ => open_day(&path)?,
+            other => {
+                if let Some((_, file)) = other.filter(|_| self.unsynced) {
+                    file.sync_data()?; // a day is over
+                }
+                self.made = true;
+                open_day(&path)?
+            }
         };
         Ok(&mut self.today.insert((date.to_owned(), file)).1)
     }

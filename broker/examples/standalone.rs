@@ -8,8 +8,9 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use clap::Parser;
 use files::FileStore;
 use meshfs_broker::{
-    Admission, Admitted, Authority, BoxFuture, Broker, ConnectRefused, Credentials, Identity,
-    Incoming, Limits, MemoryStore, RetainedStore, Retention, Settings,
+    Admission, Admitted, Authority, BoxFuture, Broker, ClientCertificate, ConnectRefused,
+    Credentials, Identity, Incoming, Limits, Listen, MemoryStore, RetainedStore, Retention,
+    Settings, Tls, TlsError, TlsFiles,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,6 +20,8 @@ struct Arguments {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1883")]
     listen: Vec<SocketAddr>,
+    #[command(flatten)]
+    transports: Transports,
     /// Messages in the queue of one session
     #[arg(long, value_name = "COUNT")]
     queue_messages: Option<usize>,
@@ -52,6 +55,52 @@ struct Arguments {
     threads: usize,
 }
 
+/// Other ways to be reached than plain TCP.
+#[derive(Debug, clap::Args)]
+struct Transports {
+    /// Address for MQTT over WebSocket
+    #[arg(long, value_name = "ADDRESS")]
+    websocket: Vec<SocketAddr>,
+    /// Address for MQTT over TLS
+    #[arg(long, value_name = "ADDRESS", requires = "cert")]
+    tls: Vec<SocketAddr>,
+    /// Address for MQTT over WebSocket over TLS
+    #[arg(long, value_name = "ADDRESS", requires = "cert")]
+    websocket_tls: Vec<SocketAddr>,
+    /// Certificate of the server, with its chain
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Key of the certificate
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// CA that client certificates come from; clients need none
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    client_ca: Option<PathBuf>,
+}
+
+impl Transports {
+    fn listen(self, plain: Vec<SocketAddr>) -> Result<Vec<Listen>, TlsError> {
+        let tls = match (self.cert, self.key) {
+            (Some(certificate), Some(key)) => Some(Tls::load(TlsFiles {
+                certificate,
+                key,
+                client_ca: self.client_ca,
+                client_certificate: ClientCertificate::Optional,
+            })?),
+            _ => None,
+        };
+        let how = |websocket, tls: &Option<Tls>| {
+            let tls = tls.clone();
+            move |address| Listen { address, tls: tls.clone(), websocket }
+        };
+        let plain = plain.into_iter().map(how(false, &None));
+        let websocket = self.websocket.into_iter().map(how(true, &None));
+        let secure = self.tls.into_iter().map(how(false, &tls));
+        let both = self.websocket_tls.into_iter().map(how(true, &tls));
+        Ok(plain.chain(websocket).chain(secure).chain(both).collect())
+    }
+}
+
 impl Arguments {
     fn limits(&self) -> Limits {
         let default = Limits::default();
@@ -80,6 +129,7 @@ impl Authority for Open {
             client_id: credentials.client_id.into(),
             user: credentials.user.map(Into::into),
             address: Some(credentials.address),
+            note: 0,
         };
         Box::pin(std::future::ready(Ok(Arc::new(identity))))
     }
@@ -117,7 +167,9 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         Some(folder) => Arc::new(FileStore::open(folder)?),
         None => Arc::new(MemoryStore::new()),
     };
-    let settings = Settings { limits: arguments.limits(), listen: arguments.listen };
+    let limits = arguments.limits();
+    let listen = arguments.transports.listen(arguments.listen)?;
+    let settings = Settings { limits, listen };
     let open = Arc::new(Open(arguments.deny_subscribe));
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

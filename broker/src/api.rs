@@ -39,6 +39,9 @@ pub struct Identity {
     pub user: Option<Box<str>>,
     /// Where the client connected from. `None` is the program the broker is embedded in.
     pub address: Option<SocketAddr>,
+    /// What the authority noted when it let the client in, such as which of its rules counted
+    /// then. The broker does not look at it.
+    pub note: u64,
 }
 
 /// What a client shows to get in.
@@ -150,6 +153,8 @@ pub struct Incoming<'a> {
     pub expires_at: Option<SystemTime>,
     /// When it came in.
     pub received_at: SystemTime,
+    /// Does anybody hear whether it was taken? Not at QoS 0, and a will has nobody left.
+    pub awaited: bool,
 }
 
 /// The host's verdict on a message.
@@ -180,6 +185,10 @@ pub struct Refusal {
     pub reason: RefusalReason,
     /// For people; sent as reason string if the publisher wants it and it fits (1024 bytes).
     pub text: Box<str>,
+    /// Would the same message be taken later? A version 3.1.1 publisher cannot be told no: where
+    /// this is false its message is acknowledged and dropped; where it is true it gets no
+    /// acknowledgement and its connection ends, so that it sends the message again.
+    pub temporary: bool,
 }
 
 /// MQTT 5 reason codes of a refused PUBLISH.

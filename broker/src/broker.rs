@@ -3,14 +3,18 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    time::Instant,
+};
 
 use crate::{
-    api::{Admission, Authority, Identity, QoS, Refusal, RefusalReason},
+    api::{Admission, Authority, BoxFuture, Identity, QoS, Refusal, RefusalReason},
     codec::{Reason, publish::Publish},
     fanout::{Turn, Verdict},
     housekeeping::keep_house,
-    listener::{accept, listen},
+    listener::{accept, admit_websocket, listen},
     lock::lock,
     properties::Properties,
     retained::RetainedStore,
@@ -69,24 +73,38 @@ impl Broker {
         retained: Arc<dyn RetainedStore>,
     ) -> Result<Self, StartError> {
         let listeners: Vec<TcpListener> =
-            settings.listen.iter().map(|address| listen(*address)).collect::<Result<_, _>>()?;
+            settings.listen.iter().map(|how| listen(how.address)).collect::<Result<_, _>>()?;
         if listeners.is_empty() {
             return Err(StartError::NoAddress);
         }
         let known = listeners.iter().zip(&settings.listen);
-        let addresses = known.map(|(open, asked)| open.local_addr().unwrap_or(*asked)).collect();
+        let addresses =
+            known.map(|(open, asked)| open.local_addr().unwrap_or(asked.address)).collect();
         let shared = Arc::new(Shared::new(settings.limits, authority, admission, retained));
         shared.tasks.spawn(keep_house(shared.clone()));
-        for listener in listeners {
-            shared.tasks.spawn(accept(shared.clone(), listener));
+        for (listener, how) in listeners.into_iter().zip(settings.listen) {
+            shared.tasks.spawn(accept(shared.clone(), listener, how));
         }
         tracing::info!(?addresses, "broker listening");
         Ok(Self(Arc::new(Inner { shared, addresses })))
     }
 
-    /// Where it listens; the real port where 0 was asked for.
+    /// Where it listens, in the order of the settings; the real port where 0 was asked for.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.0.addresses
+    }
+
+    /// Serves MQTT over WebSocket on a connection that came in elsewhere, once the answer of
+    /// [`websocket_answer`](crate::websocket_answer) has been sent on it. It counts as a connection
+    /// and is under all limits; it is closed when there is no place for it. `certificate` is the
+    /// name in the client's verified certificate, see [`Secured`](crate::Secured).
+    ///
+    /// Must be called on a runtime; returns at once.
+    pub fn serve_websocket<T>(&self, stream: T, address: SocketAddr, certificate: Option<Box<str>>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        admit_websocket(&self.0.shared, stream, address, certificate);
     }
 
     /// Publishes a message of the host: through admission like everybody's, then stored if it is
@@ -97,10 +115,26 @@ impl Broker {
     /// # Errors
     /// When the topic or the properties are malformed, or admission refuses the message.
     pub async fn publish(&self, by: &Arc<Identity>, message: Outgoing) -> Result<(), Refusal> {
+        match self.hand_in(by, message).await? {
+            Some(due) => due.await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same, but does not wait for the acknowledgement; gives what does, if there is something
+    /// to wait for.
+    ///
+    /// # Errors
+    /// As for [`Broker::publish`], as far as they are known at once.
+    pub async fn hand_in(
+        &self,
+        by: &Arc<Identity>,
+        message: Outgoing,
+    ) -> Result<Option<BoxFuture<'static, Result<(), Refusal>>>, Refusal> {
         let shared = &self.0.shared;
         if !Properties::new(&message.properties).is_valid() {
-            let reason = RefusalReason::ImplementationSpecific;
-            return Err(Refusal { reason, text: "malformed properties".into() });
+            let text = "malformed properties";
+            return Err(refused(RefusalReason::ImplementationSpecific, text));
         }
         let packet = Publish {
             qos: message.qos as u8,
@@ -129,14 +163,19 @@ impl Broker {
             }
         }
         match verdict {
-            Ok(Verdict::Accepted) => Ok(()),
-            Ok(Verdict::AcceptedWhen(due)) => due.await,
+            Ok(Verdict::Accepted) => Ok(None),
+            Ok(Verdict::AcceptedWhen(due)) => Ok(Some(due)),
             Ok(Verdict::Refused(refusal)) => Err(refusal),
-            Err(_) => Err(Refusal {
-                reason: RefusalReason::TopicNameInvalid,
-                text: "malformed topic".into(),
-            }),
+            Err(_) => Err(refused(RefusalReason::TopicNameInvalid, "malformed topic")),
         }
+    }
+
+    /// Runs something while nothing retained is admitted, stored or queued: whatever it tells the
+    /// host comes after all messages before it and before all messages after it. It must be short
+    /// and may not call the broker.
+    pub fn in_order<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _order = lock(&self.0.shared.order);
+        act()
     }
 
     /// What it has counted so far.
@@ -181,4 +220,8 @@ async fn wait_for_room(shared: &Shared, session: &Session) {
         }
         drop(tokio::time::timeout(LOOK_AGAIN, room).await);
     }
+}
+
+fn refused(reason: RefusalReason, text: &str) -> Refusal {
+    Refusal { reason, text: text.into(), temporary: false }
 }

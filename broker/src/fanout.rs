@@ -112,7 +112,8 @@ impl Fanout {
         if !route.allowed {
             add(&shared.counters.refused, 1);
             let text = "not authorized to publish to this topic".into();
-            return Ok(Verdict::Refused(Refusal { reason: RefusalReason::NotAuthorized, text }));
+            let reason = RefusalReason::NotAuthorized;
+            return Ok(Verdict::Refused(Refusal { reason, text, temporary: false }));
         }
         let expires_at = publish
             .expiry_s
@@ -127,6 +128,7 @@ impl Fanout {
             properties: Properties::new(&publish.properties),
             expires_at,
             received_at: turn.received_at,
+            awaited: publish.qos > 0 && (publish.packet_id > 0 || by.address.is_none()),
         };
         let verdict = match shared.admission.admit(&incoming) {
             Admitted::Refused(refusal) => {

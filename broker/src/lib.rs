@@ -1,7 +1,8 @@
 //! An embeddable MQTT broker for 3.1.1 and 5.0 that asks its host what to admit and where retained
 //! messages live.
 //!
-//! The way of a message: `listener` lets a connection in, `session::connect` finds out who it is
+//! The way of a message: `listener` lets a connection in (TLS and WebSocket go through a `pipe`
+//! that `carry` and `websocket` fill and empty), `session::connect` finds out who it is
 //! and attaches it to its session, `session::connection` reads batches and `session::batch` splits
 //! them with `codec`; `fanout` finds takers through `routes` in the `subscriptions` tree, asks the
 //! host ([`Admission`]), stores ([`RetainedStore`]), encodes runs into `chunk`s and puts these into
@@ -16,6 +17,12 @@
 pub(crate) mod arrivals;
 pub(crate) mod listener;
 pub(crate) mod stream;
+
+pub(crate) mod carry;
+pub(crate) mod certificate;
+pub(crate) mod pipe;
+pub(crate) mod tls;
+pub(crate) mod websocket;
 
 pub(crate) mod codec;
 pub(crate) mod session;
@@ -45,8 +52,11 @@ pub use api::{
     QoS, Refusal, RefusalReason, Retention,
 };
 pub use broker::{Broker, Outgoing};
+pub use certificate::Validity;
 pub use properties::{Properties, PropertiesBuilder};
-pub use retained::{MemoryStore, Retained, RetainedStore};
-pub use settings::{Limits, Settings, StartError};
+pub use retained::{MemoryStore, Page, Retained, RetainedStore};
+pub use settings::{Limits, Listen, Settings, StartError};
 pub use stats::Stats;
+pub use tls::{ClientCertificate, Secured, Tls, TlsError, TlsFiles};
 pub use topic::{filter_matches, valid_filter, valid_topic};
+pub use websocket::{UpgradeRefused, websocket_answer};

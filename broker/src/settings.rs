@@ -2,18 +2,38 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use crate::tls::Tls;
+
 /// What [`Broker::start`](crate::Broker::start) needs to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
-    /// TCP addresses to listen on; port 0 takes a free one. Default: 127.0.0.1:1883.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen and how. Default: plain MQTT on 127.0.0.1:1883.
+    pub listen: Vec<Listen>,
     /// Bounds on everything that comes from a client.
     pub limits: Limits,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { listen: vec![SocketAddr::from(([127, 0, 0, 1], 1883))], limits: Limits::default() }
+        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 1883)).into()];
+        Self { listen, limits: Limits::default() }
+    }
+}
+
+/// One address and what is spoken there. From a [`SocketAddr`]: plain MQTT.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// The TCP address; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// With TLS; the clone keeps to what the original reloads.
+    pub tls: Option<Tls>,
+    /// MQTT over WebSocket, on any path and for pages of any origin.
+    pub websocket: bool,
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, tls: None, websocket: false }
     }
 }
 
@@ -42,7 +62,7 @@ pub struct Limits {
     /// QoS 1 and 2 messages a version 5 client may send without an acknowledgement (receive
     /// maximum), and acknowledgements one client may be owed.
     pub receive_max: u16,
-    /// From the TCP connection to the end of CONNECT, authentication included.
+    /// From the TCP connection to the end of CONNECT; TLS, WebSocket and authentication included.
     pub handshake_limit: Duration,
     /// A client that has taken next to nothing for so long while its queue is full or its socket
     /// is blocked is disconnected.

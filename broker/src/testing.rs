@@ -54,7 +54,7 @@ impl Admission for Host {
     fn admit(&self, message: &Incoming<'_>) -> Admitted {
         if message.topic == "refused" {
             let (reason, text) = (RefusalReason::PayloadFormatInvalid, "no".into());
-            return Admitted::Refused(Refusal { reason, text });
+            return Admitted::Refused(Refusal { reason, text, temporary: false });
         }
         lock(&self.0).push(format!("{} {}", message.by.client_id, message.topic));
         Admitted::Accepted
@@ -66,7 +66,7 @@ impl Admission for Host {
 }
 
 pub(crate) fn identity(client_id: &str) -> Arc<Identity> {
-    Arc::new(Identity { client_id: client_id.into(), user: None, address: None })
+    Arc::new(Identity { client_id: client_id.into(), user: None, address: None, note: 0 })
 }
 
 pub(crate) fn message<'a>(topic: &'a str, payload: &'a str, qos: u8, retain: bool) -> Publish<'a> {

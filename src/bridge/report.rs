@@ -116,12 +116,20 @@ async fn publish(
 ) {
     while let Some(Job { publication, tell: author }) = waiting.recv().await {
         let topic = publication.topic.clone();
-        let Err(error) = publisher.publish(publication).await else { continue };
-        warn!(%topic, error = &error as &dyn std::error::Error, "not published from irc");
-        if let Some(by) = author {
+        let Some(by) = author else {
+            if let Err(error) = publisher.say(publication).await {
+                warn!(%topic, error = &error as &dyn std::error::Error, "not published from irc");
+            }
+            continue;
+        };
+        // What people say does not wait until an announcement is on disk.
+        let (publisher, tell) = (publisher.clone(), tell.clone());
+        tokio::spawn(async move {
+            let Err(error) = publisher.publish(publication).await else { return };
+            warn!(%topic, error = &error as &dyn std::error::Error, "not announced from irc");
             let text = format!("{}: not announced, {error}", by.nick);
             // Full only if the connection is stuck; then nobody would read it either.
             let _ = tell.try_send(Feedback { target: by.channel.to_string(), text });
-        }
+        });
     }
 }

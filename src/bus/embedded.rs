@@ -1,17 +1,23 @@
 //! The bus on the hub's own broker.
 
 use super::{
-    Arrival, BoxFuture, Door, Publication, PublishError, Publisher, Refusal, RefusalKind, Retention,
+    Admitted, Arrival, BoxFuture, Door, Page, Publication, PublishError, Publisher, Refusal,
+    RefusalKind, RetainedSet, Retention,
 };
-use crate::name::{By, Door as DoorName, Topic};
+use crate::access::{Access, Claim, Denied};
+use crate::name::{By, Door as DoorName, Filter, Topic};
 use bytes::Bytes;
 use jiff::Timestamp;
 use meshfs_broker as broker;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-/// A retained message that the broker is to begin with.
+/// Expired messages that are swept at once, while nobody can publish retained ones.
+const SWEEP_MAX: usize = 256;
+
+/// A retained message: what the tree gives the broker to begin with, and what readers get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
     /// Who published it.
@@ -36,6 +42,7 @@ pub struct Restored {
 #[derive(Debug, Clone)]
 pub struct EmbeddedBus {
     broker: broker::Broker,
+    store: Arc<broker::MemoryStore>,
 }
 
 impl EmbeddedBus {
@@ -46,15 +53,16 @@ impl EmbeddedBus {
     pub async fn start(
         settings: broker::Settings,
         door: Arc<dyn Door>,
+        access: Arc<Access>,
         retained: impl IntoIterator<Item = Restored>,
     ) -> Result<Self, broker::StartError> {
         let store = Arc::new(broker::MemoryStore::new());
         for message in retained {
             broker::RetainedStore::put(store.as_ref(), Arc::new(message.into()));
         }
-        let guard = Arc::new(Guard(door));
-        let broker = broker::Broker::start(settings, guard.clone(), guard, store).await?;
-        Ok(Self { broker })
+        let guard = Arc::new(Guard { door, access });
+        let broker = broker::Broker::start(settings, guard.clone(), guard, store.clone()).await?;
+        Ok(Self { broker, store })
     }
 
     /// The address that clients connect to.
@@ -63,10 +71,46 @@ impl EmbeddedBus {
         self.broker.addresses().first().copied()
     }
 
+    /// The address of the TLS port, if there is one.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.broker.addresses().get(1).copied()
+    }
+
+    /// Serves MQTT on a connection whose WebSocket handshake is done; `certificate` is the name in
+    /// the client's verified certificate.
+    pub fn serve_websocket<T>(&self, stream: T, peer: SocketAddr, certificate: Option<Box<str>>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.broker.serve_websocket(stream, peer, certificate);
+    }
+
     /// Counters of the broker.
     #[must_use]
     pub fn stats(&self) -> broker::Stats {
         self.broker.stats()
+    }
+
+    /// Has everybody's rights looked at again, because the rules have changed.
+    pub fn rules_changed(&self) {
+        self.broker.rules_changed();
+    }
+
+    /// Forgets retained messages that have expired and tells which; what it tells comes after
+    /// everything that was admitted before and before everything that is admitted later.
+    pub fn sweep(&self, mut forgotten: impl FnMut(Topic)) {
+        loop {
+            let swept = self.broker.in_order(|| {
+                let swept = self.store.sweep(SystemTime::now(), SWEEP_MAX);
+                let topics = swept.iter().filter_map(|message| Topic::parse(&message.topic).ok());
+                topics.for_each(&mut forgotten);
+                swept.len()
+            });
+            if swept < SWEEP_MAX {
+                return;
+            }
+        }
     }
 
     /// Says goodbye to every client and frees the port.
@@ -77,61 +121,130 @@ impl EmbeddedBus {
 
 impl Publisher for EmbeddedBus {
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>> {
-        let Publication { by, topic, payload, retain, correlation } = publication;
         Box::pin(async move {
-            let identity = broker::Identity {
-                client_id: format!("{}:{}", by.door.as_str(), by.client).into(),
-                user: by.user,
-                address: None,
-            };
-            let mut properties = broker::PropertiesBuilder::new();
-            if let Some(correlation) = &correlation {
-                properties = properties.correlation_data(correlation);
-            }
-            let message = broker::Outgoing {
-                topic: topic.as_str().into(),
-                payload,
-                qos: broker::QoS::AtLeastOnce,
-                retain,
-                properties: properties.build(),
-                expiry: None,
-            };
-            let published = self.broker.publish(&Arc::new(identity), message).await;
-            published.map_err(|refusal| PublishError::Refused { topic, why: refusal.text })
+            let (by, topic, message) = outgoing(publication);
+            let published = self.broker.publish(&Arc::new(by), message).await;
+            published.map_err(|refusal| publish_error(topic, refusal))
+        })
+    }
+
+    fn say(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>> {
+        Box::pin(async move {
+            let (by, topic, message) = outgoing(publication);
+            let said = self.broker.hand_in(&Arc::new(by), message).await;
+            said.map(drop).map_err(|refusal| publish_error(topic, refusal))
         })
     }
 }
 
-/// The hub's door as the broker asks for it.
-struct Guard(Arc<dyn Door>);
+fn outgoing(publication: Publication) -> (broker::Identity, Topic, broker::Outgoing) {
+    let Publication { by, topic, payload, retain, correlation } = publication;
+    let mut properties = broker::PropertiesBuilder::new();
+    if let Some(correlation) = &correlation {
+        properties = properties.correlation_data(correlation);
+    }
+    let message = broker::Outgoing {
+        topic: topic.as_str().into(),
+        payload,
+        qos: broker::QoS::AtLeastOnce,
+        retain,
+        properties: properties.build(),
+        expiry: None,
+    };
+    (identity(by), topic, message)
+}
+
+fn publish_error(topic: Topic, refusal: broker::Refusal) -> PublishError {
+    let broker::Refusal { text: why, temporary, .. } = refusal;
+    if temporary {
+        PublishError::NotNow { topic, why }
+    } else {
+        PublishError::Refused { topic, why }
+    }
+}
+
+impl RetainedSet for EmbeddedBus {
+    fn page(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Page {
+        let page = self.store.page(filter.as_str(), after, limit);
+        let messages = page.messages.iter().filter_map(|message| restored(message));
+        Page { messages: messages.collect(), next: page.next.map(|next| (*next).into()) }
+    }
+
+    fn get(&self, topic: &Topic) -> Option<Restored> {
+        let message = self.store.get(topic.as_str())?;
+        restored(&message).filter(|_| !message.is_expired(SystemTime::now()))
+    }
+}
+
+/// A message of the broker in the hub's words; none if it is outside the mesh, which the door
+/// does not let in.
+fn restored(message: &broker::Retained) -> Option<Restored> {
+    let properties = broker::Properties::new(&message.properties);
+    Some(Restored {
+        by: by(&message.by),
+        topic: Topic::parse(&message.topic).ok()?,
+        payload: message.payload.clone(),
+        qos: message.qos as u8,
+        content_type: properties.content_type().map(Into::into),
+        user_properties: properties.user().map(|(k, v)| (k.into(), v.into())).collect(),
+        expires_at: message.expires_at.and_then(timestamp),
+        received_at: timestamp(message.received_at).unwrap_or_default(),
+    })
+}
+
+/// The hub's door and its rules, as the broker asks for them.
+struct Guard {
+    door: Arc<dyn Door>,
+    access: Arc<Access>,
+}
 
 impl broker::Authority for Guard {
     fn authenticate<'a>(
         &'a self,
         credentials: broker::Credentials<'a>,
     ) -> BoxFuture<'a, Result<Arc<broker::Identity>, broker::ConnectRefused>> {
-        // Loopback listeners only, which accept anybody: the configuration has checked that. A
-        // user name that nothing has proved is not believed.
-        let identity = broker::Identity {
-            client_id: credentials.client_id.into(),
-            user: None,
-            address: Some(credentials.address),
-        };
-        Box::pin(async move { Ok(Arc::new(identity)) })
+        Box::pin(async move {
+            let claim = Claim {
+                user: credentials.user,
+                password: credentials.password,
+                certificate: credentials.certificate,
+                address: credentials.address.ip(),
+            };
+            let guest = self.access.admit(claim).await.map_err(refused)?;
+            Ok(Arc::new(broker::Identity {
+                client_id: credentials.client_id.into(),
+                user: guest.user,
+                address: Some(credentials.address),
+                note: guest.reading,
+            }))
+        })
     }
 
     fn may_publish(&self, who: &broker::Identity, topic: &str) -> bool {
-        who.address.is_none() || self.0.may_publish(&by(who), topic)
+        who.address.is_none() || self.door.may_publish(&by(who), topic)
     }
 
     fn may_subscribe(&self, who: &broker::Identity, filter: &str) -> bool {
-        self.0.may_subscribe(&by(who), filter)
+        self.door.may_subscribe(&by(who), filter)
+    }
+
+    fn may_stay(&self, who: &broker::Identity) -> bool {
+        self.access.may_stay(who.user.as_deref(), who.note)
+    }
+}
+
+fn refused(denied: Denied) -> broker::ConnectRefused {
+    match denied {
+        Denied::Wrong => broker::ConnectRefused::BadCredentials,
+        Denied::Anonymous => broker::ConnectRefused::NotAuthorized,
+        Denied::ShutOut(_) => broker::ConnectRefused::Banned,
+        Denied::Busy => broker::ConnectRefused::Unavailable,
     }
 }
 
 impl broker::Admission for Guard {
     fn retention(&self, topic: &str) -> broker::Retention {
-        match self.0.retention(topic) {
+        match self.door.retention(topic) {
             Retention::Always => broker::Retention::Always,
             Retention::Never => broker::Retention::Never,
             Retention::AsPublished => broker::Retention::AsPublished,
@@ -154,15 +267,19 @@ impl broker::Admission for Guard {
             correlation: properties.correlation_data().map(Bytes::copy_from_slice),
             expires_at: message.expires_at.and_then(timestamp),
             received_at: timestamp(message.received_at).unwrap_or_default(),
+            awaited: message.awaited,
         };
-        match self.0.admit(arrival) {
-            Ok(()) => broker::Admitted::Accepted,
+        match self.door.admit(arrival) {
+            Ok(Admitted::Now) => broker::Admitted::Accepted,
+            Ok(Admitted::When(kept)) => broker::Admitted::AcceptedWhen(Box::pin(async move {
+                kept.await.map_err(broker::Refusal::from)
+            })),
             Err(refusal) => broker::Admitted::Refused(refusal.into()),
         }
     }
 
     fn ready(&self) -> Option<BoxFuture<'_, ()>> {
-        self.0.ready()
+        self.door.ready()
     }
 }
 
@@ -172,10 +289,12 @@ impl From<Refusal> for broker::Refusal {
             RefusalKind::Topic => broker::RefusalReason::TopicNameInvalid,
             RefusalKind::NotAuthorized => broker::RefusalReason::NotAuthorized,
             RefusalKind::Payload => broker::RefusalReason::PayloadFormatInvalid,
-            RefusalKind::NotYet => broker::RefusalReason::ImplementationSpecific,
-            RefusalKind::Quota => broker::RefusalReason::QuotaExceeded,
+            RefusalKind::NotYet | RefusalKind::NotNow => {
+                broker::RefusalReason::ImplementationSpecific
+            }
+            RefusalKind::Quota | RefusalKind::DiskFull => broker::RefusalReason::QuotaExceeded,
         };
-        Self { reason, text: refusal.why }
+        Self { reason, text: refusal.why, temporary: refusal.kind.is_temporary() }
     }
 }
 
@@ -193,7 +312,6 @@ impl From<Restored> for broker::Retained {
             1 => broker::QoS::AtLeastOnce,
             _ => broker::QoS::ExactlyOnce,
         };
-        let By { client, user, .. } = message.by;
         Self {
             topic: message.topic.as_str().into(),
             payload: message.payload,
@@ -201,9 +319,15 @@ impl From<Restored> for broker::Retained {
             properties: properties.build(),
             expires_at: message.expires_at.map(system_time),
             received_at: system_time(message.received_at),
-            by: Arc::new(broker::Identity { client_id: client, user, address: None }),
+            by: Arc::new(identity(message.by)),
         }
     }
+}
+
+/// A sender that does not come from the network, as the broker keeps it.
+fn identity(by: By) -> broker::Identity {
+    let client_id = format!("{}:{}", by.door.as_str(), by.client).into();
+    broker::Identity { client_id, user: by.user, address: None, note: 0 }
 }
 
 /// The sender in the hub's words. What the program itself publishes carries its
@@ -225,4 +349,26 @@ fn timestamp(time: SystemTime) -> Option<Timestamp> {
 /// A time before 1970 has no use on a bus and becomes 1970.
 fn system_time(at: Timestamp) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::try_from(at.as_duration()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_what_was_restored_with_its_publisher() {
+        for door in [DoorName::Mqtt, DoorName::Irc] {
+            let message = Restored {
+                by: By { door, client: "a:b".into(), user: Some("alice".into()) },
+                topic: Topic::parse("mesh/app/x").unwrap(),
+                payload: Bytes::from_static(b"p"),
+                qos: 1,
+                content_type: Some("text/plain".into()),
+                user_properties: vec![("k".into(), "v".into()), ("k".into(), "é".into())],
+                expires_at: Some("2026-06-16T14:19:07Z".parse().unwrap()),
+                received_at: "2026-06-16T14:19:06.123Z".parse().unwrap(),
+            };
+            assert_eq!(restored(&message.clone().into()), Some(message));
+        }
+    }
 }

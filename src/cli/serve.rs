@@ -2,8 +2,9 @@
 
 use super::{ConfigArgs, Exit, Failure, output};
 use crate::config::Config;
-use crate::hub::Hub;
-use tokio::signal::unix::{SignalKind, signal};
+use crate::hub::{Hub, Reload};
+use std::io::IsTerminal as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -45,6 +46,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // From the first moment, so that a SIGHUP during a slow start ends nothing.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let terminal = std::io::stderr().is_terminal();
     let root = config.root.clone();
     // A start can hang on a dead disk: it must not keep the process from being stopped.
     let starting = tokio::spawn(Hub::start(config));
@@ -61,8 +65,13 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
         output::print(&text).map_err(|failure| anyhow::anyhow!(failure.message))?;
     }
     let (again, mut second) = tokio::sync::mpsc::channel::<()>(1);
+    let reload = hub.reload();
     let stop = async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = reload_on(&mut hangup, &reload, terminal) => {}
+        }
         info!("asked to stop; once more ends the process at once");
         tokio::spawn(async move {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
@@ -79,18 +88,35 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
     }
 }
 
+/// Has the hub read its files again at each SIGHUP; returns when the signal came because the
+/// terminal it was started in is gone, which is meant as the end.
+async fn reload_on(hangup: &mut Signal, reload: &Reload, terminal: bool) {
+    while hangup.recv().await.is_some() {
+        if terminal && !std::io::stderr().is_terminal() {
+            return;
+        }
+        reload.run().await;
+    }
+    std::future::pending::<()>().await;
+}
+
 fn welcome(hub: &Hub, root: &std::path::Path) -> String {
     let addresses = hub.addresses();
     let irc = match addresses.irc {
         Some(irc) => format!("irc://{irc}"),
         None => "the networks of the configuration".to_owned(),
     };
+    let secure = |line: &str, address: Option<std::net::SocketAddr>| {
+        address.map(|address| format!("\n  {line}{address}")).unwrap_or_default()
+    };
     format!(
-        "meshfs {} is ready\n  tree  {}\n  mqtt  mqtt://{}\n  http  http://{}\n  irc   {irc}",
+        "meshfs {} is ready\n  tree  {}\n  mqtt  {}{}\n  http  http://{}{}\n  irc   {irc}",
         env!("CARGO_PKG_VERSION"),
         root.display(),
-        addresses.mqtt,
+        hub.broker(),
+        secure("mqtts mqtts://", addresses.mqtts),
         addresses.http,
+        secure("https https://", addresses.https),
     )
 }
 
@@ -104,8 +130,7 @@ fn start_log(form: Log) -> Result<(), Failure> {
     match form {
         Log::Json => log.json().init(),
         Log::Human => {
-            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr())
-                && std::env::var_os("NO_COLOR").is_none();
+            let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             log.with_ansi(colours).with_target(false).init();
         }
     }

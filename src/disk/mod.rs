@@ -6,8 +6,12 @@
 //! for one snapshot at a time.
 
 mod files;
+mod receipt;
 mod record;
 mod snapshots;
+mod syncer;
+mod trouble;
+mod writer;
 
 use crate::bus::Publisher;
 use crate::clock::Clock;
@@ -15,14 +19,17 @@ use crate::journal::Journal;
 use crate::live::{Aside, Store};
 use crate::mesh::{Batch, Effect};
 use crate::snapshot::Engine;
-use files::Files;
+use files::{Files, Rules};
+pub use receipt::{Durable, Promise, Receipt};
 pub(crate) use record::publication;
 use record::{Job, Pen, Recorder};
 use snapshots::Snapshots;
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tracing::error;
+use tracing::{error, warn};
+pub use trouble::{Health, Trouble};
 
 /// Journal lines that may wait for the disk.
 const RECORD_QUEUE: usize = 8192;
@@ -36,8 +43,11 @@ const ASIDE_QUEUE: usize = 64;
 pub struct Disk {
     files: Files,
     record: mpsc::Sender<Job>,
-    batches: mpsc::Sender<Batch>,
-    journal: watch::Receiver<Option<Arc<str>>>,
+    /// None: no more snapshots are taken.
+    batches: Option<mpsc::Sender<Batch>>,
+    /// Resolves when the last snapshot has ended.
+    snapshots_end: Option<oneshot::Receiver<()>>,
+    health: Health,
 }
 
 /// What has to end when the hub does.
@@ -60,6 +70,12 @@ pub struct Parts {
     pub publisher: Arc<dyn Publisher>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// The topics whose changes are on disk before their receipts are settled.
+    pub durable: Durable,
+    /// Everything else is on disk so long after it came.
+    pub sync_within: Duration,
+    /// Where it tells how it is.
+    pub health: Health,
 }
 
 impl std::fmt::Debug for Parts {
@@ -75,15 +91,23 @@ impl Disk {
     /// # Errors
     /// No thread could be started.
     pub fn start(parts: Parts) -> std::io::Result<(Self, DiskTasks, mpsc::Receiver<Aside>)> {
-        let Parts { store, journal, engine, publisher, clock } = parts;
+        let Parts { store, journal, engine, publisher, clock, durable, sync_within, health } =
+            parts;
         let (tell_aside, aside) = mpsc::channel(ASIDE_QUEUE);
-        let (files, writer) = Files::start(store, tell_aside)?;
+        let rules = Rules { durable, sync_within };
+        let (files, writer) = Files::start(store, rules, health.clone(), tell_aside)?;
         let (record, jobs) = mpsc::channel(RECORD_QUEUE);
         let (batches, asked) = mpsc::channel(SNAPSHOT_QUEUE);
-        let (trouble, journal_trouble) = watch::channel(None);
-        let pen = Pen::Ready(Box::new(journal));
-        let recorder =
-            Recorder { publisher: publisher.clone(), jobs, pen, unwritten: Vec::new(), trouble };
+        let recorder = Recorder {
+            publisher: publisher.clone(),
+            jobs,
+            pen: Pen::Ready(Box::new(journal)),
+            unwritten: Vec::new(),
+            unsynced_since: None,
+            sync_within,
+            health: health.clone(),
+        };
+        let (end, snapshots_end) = oneshot::channel();
         let snapshots = Snapshots {
             files: files.clone(),
             engine,
@@ -91,28 +115,33 @@ impl Disk {
             record: record.clone(),
             clock,
             batches: asked,
+            _end: end,
         };
         let tasks = DiskTasks {
             writer: Some(writer),
             recorder: tokio::spawn(recorder.run()),
             snapshots: tokio::spawn(snapshots.run()),
         };
-        Ok((Self { files, record, batches, journal: journal_trouble }, tasks, aside))
+        let (batches, snapshots_end) = (Some(batches), Some(snapshots_end));
+        Ok((Self { files, record, batches, snapshots_end, health }, tasks, aside))
     }
 
     /// Does what is the disk's to do and gives back what is not. Waits only for
     /// room in the journal's queue, which a hanging disk does not fill for long.
-    pub async fn perform(&self, effect: Effect) -> Option<Effect> {
+    /// The first effect that leaves something on disk takes the receipt.
+    pub async fn perform(&self, effect: Effect, receipt: &mut Option<Receipt>) -> Option<Effect> {
         match effect {
-            Effect::Store(received) => self.files.put(received),
-            Effect::Remove(topic) => self.files.remove(topic),
+            Effect::Store(received) => self.files.put(received, receipt.take()),
+            Effect::Remove(topic) => self.files.remove(topic, receipt.take()),
             Effect::Snapshot(batch) => {
-                if let Err(refused) = self.batches.try_send(batch) {
-                    error!(%refused, "snapshot not queued");
+                match self.batches.as_ref().map(|batches| batches.try_send(batch)) {
+                    Some(Ok(())) => {}
+                    Some(Err(refused)) => error!(%refused, "snapshot not queued"),
+                    None => warn!("snapshot not taken: the hub ends"),
                 }
             }
             Effect::Journal { line, then } => {
-                if self.record.send(Job::Line(line, then)).await.is_err() {
+                if self.record.send(Job::Line(line, then, receipt.take())).await.is_err() {
                     error!("journal line lost: its task has ended");
                 }
             }
@@ -121,10 +150,35 @@ impl Disk {
         None
     }
 
-    /// What the disk refuses at the moment, for `mesh/hub` and `/readyz`.
+    /// A receipt that no effect took: what it is about was journalled before.
+    pub async fn settle(&self, receipt: Receipt) {
+        // An error drops it, which says that the hub ends.
+        let _ = self.record.send(Job::Settle(receipt)).await;
+    }
+
+    /// Lets no more snapshots begin; resolves when the one under way has ended.
+    pub fn end_snapshots(&mut self) -> impl Future<Output = ()> + use<> {
+        self.batches = None;
+        let end = self.snapshots_end.take();
+        async move {
+            if let Some(end) = end {
+                // Its other end is dropped then.
+                let _ = end.await;
+            }
+        }
+    }
+
+    /// What the disk refuses at the moment, and the way out, for `mesh/hub` and `/readyz`.
     #[must_use]
     pub fn trouble(&self) -> Option<Arc<str>> {
-        self.files.trouble().or_else(|| self.journal.borrow().clone())
+        let trouble = self.health.files().or_else(|| self.health.journal())?;
+        Some(format!("{}; {}", trouble.why, trouble.way_out).into())
+    }
+
+    /// How the disk is and what it has done so far.
+    #[must_use]
+    pub const fn health(&self) -> &Health {
+        &self.health
     }
 }
 

@@ -1,20 +1,23 @@
 //! The journal's own task: writes lines in batches, then lets out what waited
-//! for them, so that nobody is told what is not on record.
+//! for them, so that nobody is told what is not on record. A batch with a line
+//! that somebody waits for is synced; the others are a while later.
 //!
 //! A disk that refuses a batch, or does not take it within [`WRITE_LIMIT`], costs
 //! nobody their answer: an announcement ends in its outcome even when the pool
 //! under the journal is full or hangs. The lines are kept and tried again.
 
 use super::files::chain;
+use super::receipt::Receipt;
+use super::trouble::{Health, Trouble};
 use crate::bus::{Publication, Publisher};
 use crate::journal::Journal;
 use crate::mesh::Telling;
-use crate::message::JournalLine;
 use crate::message::contract::topics;
+use crate::message::{Entry, JournalLine};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
@@ -30,9 +33,37 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Work for the journal.
 #[derive(Debug)]
 pub(super) enum Job {
-    Line(Box<JournalLine>, Option<Telling>),
+    /// A line, what is told when it is written, and who waits for it to be on disk.
+    Line(Box<JournalLine>, Option<Telling>, Option<Receipt>),
+    /// Somebody waits for the lines before it to be on disk.
+    Settle(Receipt),
     /// Resolves when all lines before it are written.
     Barrier(oneshot::Sender<()>),
+}
+
+impl Job {
+    const fn line(&self) -> Option<&JournalLine> {
+        match self {
+            Self::Line(line, ..) => Some(line),
+            Self::Settle(_) | Self::Barrier(_) => None,
+        }
+    }
+
+    /// A promise hangs on it: what was said of an announcement must not be taken back by a
+    /// power cut.
+    fn is_durable(&self) -> bool {
+        let told = |line: &JournalLine| {
+            matches!(line.entry, Entry::Announcement { .. } | Entry::Outcome(_))
+        };
+        matches!(self, Self::Settle(_) | Self::Line(_, _, Some(_))) || self.line().is_some_and(told)
+    }
+
+    fn take_receipt(&mut self) -> Option<Receipt> {
+        match self {
+            Self::Line(_, _, receipt) => receipt.take(),
+            Self::Settle(_) | Self::Barrier(_) => None,
+        }
+    }
 }
 
 pub(super) struct Recorder {
@@ -41,8 +72,11 @@ pub(super) struct Recorder {
     pub(super) pen: Pen,
     /// Lines that the disk has not taken yet, oldest first.
     pub(super) unwritten: Vec<JournalLine>,
-    /// What the disk refuses, while it does.
-    pub(super) trouble: watch::Sender<Option<Arc<str>>>,
+    /// Since when there are lines that a power cut could take back.
+    pub(super) unsynced_since: Option<Instant>,
+    /// Every line is on disk so long after it came.
+    pub(super) sync_within: Duration,
+    pub(super) health: Health,
 }
 
 /// The journal, or the write that still has it.
@@ -56,83 +90,145 @@ pub(super) enum Pen {
 pub(super) struct Attempt {
     journal: Box<Journal>,
     refused: Option<(io::Error, Vec<JournalLine>)>,
+    synced: bool,
 }
 
 impl Recorder {
     pub(super) async fn run(mut self) {
         let mut jobs = Vec::with_capacity(BATCH_MAX);
+        let look_again = RETRY.min(self.sync_within / 2);
         loop {
             let more = self.jobs.recv_many(&mut jobs, BATCH_MAX);
-            match tokio::time::timeout(RETRY, more).await {
+            let idle = match tokio::time::timeout(look_again, more).await {
                 Ok(0) => break,
-                Ok(_) => {}
-                Err(_) if self.unwritten.is_empty() => continue,
-                Err(_) => {}
+                Ok(_) => false,
+                Err(_) => true,
+            };
+            if idle && self.unwritten.is_empty() && self.unsynced_since.is_none() {
+                continue;
             }
-            self.unwritten.extend(jobs.iter().filter_map(|job| match job {
-                Job::Line(line, _) => Some(line.as_ref().clone()),
-                Job::Barrier(_) => None,
-            }));
-            self.write().await;
+            self.unwritten.extend(jobs.iter().filter_map(Job::line).cloned());
+            let due = self.unsynced_since.is_some_and(|at| at.elapsed() >= self.sync_within / 2);
+            let sync = due || jobs.iter().any(Job::is_durable);
+            let safe = self.write(sync).await;
+            self.settle(&mut jobs, safe);
             for job in jobs.drain(..) {
                 match job {
-                    Job::Line(line, then) => self.tell(&line, then).await,
+                    Job::Line(line, then, _) => self.tell(&line, then, safe).await,
+                    Job::Settle(_) => {}
                     // Nobody waits any more: their deadline has passed.
                     Job::Barrier(done) => drop(done.send(())),
                 }
             }
         }
+        self.end().await;
+    }
+
+    async fn end(mut self) {
+        let safe = self.write(true).await;
         if !self.unwritten.is_empty() {
             error!(
                 lines = self.unwritten.len(),
                 "journal lines lost: the disk refused them to the end"
             );
+        } else if !safe {
+            error!("journal not synced before the end");
         }
     }
 
-    /// Writes what is unwritten, or keeps it for the next time.
-    async fn write(&mut self) {
-        if self.unwritten.is_empty() {
-            return;
+    /// Tells those who wait, before anything that may take time.
+    fn settle(&self, jobs: &mut Vec<Job>, safe: bool) {
+        let result = || match self.health.journal() {
+            _ if safe => Ok(()),
+            Some(trouble) => Err(trouble),
+            None => Err(Trouble::new("the journal: its writer has died", None, true)),
+        };
+        let receipts: Vec<_> = jobs.iter_mut().filter_map(Job::take_receipt).collect();
+        receipts.into_iter().for_each(|receipt| receipt.settle(result()));
+        for job in jobs.extract_if(.., |job| matches!(job, Job::Settle(_))) {
+            if let Job::Settle(receipt) = job {
+                receipt.settle(result());
+            }
         }
-        let (mut writing, limit) = match std::mem::replace(&mut self.pen, Pen::Lost) {
+    }
+
+    /// Writes what is unwritten, or keeps it for the next time. True: all lines are written,
+    /// and on disk if `sync` says that they shall be.
+    async fn write(&mut self, sync: bool) -> bool {
+        if matches!(self.pen, Pen::Writing(_)) {
+            // It has been waited for once: nobody's answer is held up for it again.
+            self.finish(Duration::ZERO).await;
+        }
+        let sync = sync && (self.unsynced_since.is_some() || !self.unwritten.is_empty());
+        match std::mem::replace(&mut self.pen, Pen::Lost) {
+            Pen::Ready(journal) if self.unwritten.is_empty() && !sync => {
+                self.pen = Pen::Ready(journal);
+                true
+            }
             Pen::Ready(mut journal) => {
                 let lines = std::mem::take(&mut self.unwritten);
-                let writing = tokio::task::spawn_blocking(move || {
-                    let refused = journal.append(&lines).err().map(|error| (error, lines));
-                    Attempt { journal, refused }
-                });
-                (writing, WRITE_LIMIT)
+                self.pen = Pen::Writing(tokio::task::spawn_blocking(move || {
+                    let written = journal.append(&lines);
+                    let written = written.and_then(|()| if sync { journal.sync() } else { Ok(()) });
+                    let refused = written.err().map(|error| (error, lines));
+                    Attempt { journal, synced: sync && refused.is_none(), refused }
+                }));
+                self.finish(WRITE_LIMIT).await
             }
-            // It has been waited for once: nobody's answer is held up for it again.
-            Pen::Writing(writing) => (writing, Duration::ZERO),
-            Pen::Lost => return self.forget("journal lines lost: its writer has died", 0),
+            Pen::Writing(writing) => {
+                self.pen = Pen::Writing(writing);
+                self.forget("journal lines lost: too many wait for the disk", UNWRITTEN_MAX);
+                false
+            }
+            Pen::Lost => {
+                self.forget("journal lines lost: its writer has died", 0);
+                false
+            }
+        }
+    }
+
+    /// Waits for the write under way. True: it has done what it should.
+    async fn finish(&mut self, limit: Duration) -> bool {
+        let Pen::Writing(mut writing) = std::mem::replace(&mut self.pen, Pen::Lost) else {
+            return false;
         };
         match tokio::time::timeout(limit, &mut writing).await {
-            Ok(Ok(Attempt { journal, refused })) => {
-                self.pen = Pen::Ready(journal);
-                let why = refused.as_ref().map(|(error, _)| chain(error));
-                self.trouble.send_replace(why.map(|why| format!("the journal: {why}").into()));
-                if let Some((error, lines)) = refused {
-                    error!(
-                        error = chain(&error),
-                        lines = lines.len(),
-                        "journal not written, trying again"
-                    );
-                    self.unwritten.splice(..0, lines);
-                    self.forget("journal lines lost: too many wait for the disk", UNWRITTEN_MAX);
-                }
+            Ok(Ok(attempt)) => self.written(attempt),
+            Ok(Err(died)) => {
+                error!(error = chain(&died), "journal writer died");
+                false
             }
-            Ok(Err(died)) => error!(error = chain(&died), "journal writer died"),
             Err(_) => {
-                self.trouble.send_replace(Some("the journal: a write does not end".into()));
+                let why = "the journal: a write does not end";
+                self.health.set_journal(Some(Trouble::new(why, None, true)));
                 if !limit.is_zero() {
                     error!(?limit, "journal not written in time");
                 }
                 self.pen = Pen::Writing(writing);
-                self.forget("journal lines lost: too many wait for the disk", UNWRITTEN_MAX);
+                false
             }
         }
+    }
+
+    fn written(&mut self, attempt: Attempt) -> bool {
+        let Attempt { journal, refused, synced } = attempt;
+        self.pen = Pen::Ready(journal);
+        let Some((error, lines)) = refused else {
+            self.health.set_journal(None);
+            if synced {
+                self.health.synced_journal();
+                self.unsynced_since = None;
+            } else {
+                self.unsynced_since.get_or_insert_with(Instant::now);
+            }
+            return true;
+        };
+        let why = format!("the journal: {}", chain(&error));
+        self.health.set_journal(Some(Trouble::new(why, Some(&error), true)));
+        error!(error = chain(&error), lines = lines.len(), "journal not written, trying again");
+        self.unwritten.splice(..0, lines);
+        self.forget("journal lines lost: too many wait for the disk", UNWRITTEN_MAX);
+        false
     }
 
     /// Keeps the newest lines only.
@@ -144,18 +240,20 @@ impl Recorder {
         }
     }
 
-    async fn tell(&self, line: &JournalLine, then: Option<Telling>) {
+    async fn tell(&self, line: &JournalLine, then: Option<Telling>, safe: bool) {
         // A line is strings and numbers: it always serialises.
         let payload = serde_json::to_vec(line).unwrap_or_default();
         self.publish(Publication::hub(topics::events(), payload, false)).await;
-        if let Some(then) = then {
+        // That an announcement is accepted means that it is journalled; an outcome is owed anyway.
+        let unsaid = !safe && matches!(line.entry, Entry::Announcement { .. });
+        if let Some(then) = then.filter(|_| !unsaid) {
             self.publish(publication(then)).await;
         }
     }
 
     async fn publish(&self, publication: Publication) {
         let topic = publication.topic.clone();
-        if let Err(error) = self.publisher.publish(publication).await {
+        if let Err(error) = self.publisher.say(publication).await {
             warn!(%topic, error = chain(&error), "not published");
         }
     }
@@ -168,51 +266,4 @@ pub(crate) fn publication(telling: Telling) -> Publication {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bus::FakePublisher;
-    use crate::message::Entry;
-    use crate::message::contract::topics;
-
-    fn line(count: u64) -> Job {
-        let time = "2026-06-16T14:19:07Z".parse().unwrap();
-        let line = Box::new(JournalLine { time, entry: Entry::Refusals { count } });
-        let topic = topics::hub();
-        let then =
-            Telling { topic, payload: count.to_string().into(), retain: true, correlation: None };
-        Job::Line(line, Some(then))
-    }
-
-    #[tokio::test]
-    async fn what_a_disk_refuses_is_told_all_the_same_and_written_when_it_takes_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(dir.path()).unwrap();
-        // A folder stands where the day's file belongs: every write is refused.
-        let day = dir.path().join("journal/2026-06-16.jsonl");
-        std::fs::create_dir(&day).unwrap();
-        let publisher = Arc::new(FakePublisher::default());
-        let (send, jobs) = mpsc::channel(16);
-        let pen = Pen::Ready(Box::new(journal));
-        let (trouble, troubled) = watch::channel(None);
-        let recorder =
-            Recorder { publisher: publisher.clone(), jobs, pen, unwritten: Vec::new(), trouble };
-        let running = tokio::spawn(recorder.run());
-        send.send(line(1)).await.unwrap();
-        let mut told = publisher.next().await;
-        while told.len() < 2 {
-            told.extend(publisher.next().await);
-        }
-        assert_eq!((told[0].topic.as_str(), &told[1].payload[..]), ("mesh/events", &b"1"[..]));
-
-        assert!(troubled.borrow().as_ref().is_some_and(|why| why.contains("journal")));
-
-        std::fs::remove_dir(&day).unwrap();
-        send.send(line(2)).await.unwrap();
-        drop(send);
-        running.await.unwrap();
-        let text = std::fs::read_to_string(&day).unwrap();
-        let counts: Vec<_> = text.lines().map(|l| l.split("count\":").nth(1).unwrap()).collect();
-        assert_eq!(counts, ["1}", "2}"]);
-        assert_eq!(*troubled.borrow(), None);
-    }
-}
+mod tests;

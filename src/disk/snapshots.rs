@@ -3,6 +3,7 @@
 
 use super::files::{Files, chain};
 use super::record::{Job, publication};
+use super::trouble::Trouble;
 use crate::bus::{Publication, Publisher};
 use crate::clock::Clock;
 use crate::mesh::{Asked, Batch, Effect, conclude, state, telling};
@@ -25,6 +26,8 @@ pub(super) struct Snapshots {
     pub(super) record: mpsc::Sender<Job>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) batches: mpsc::Receiver<Batch>,
+    /// Dropped at the end, which tells that it has come.
+    pub(super) _end: oneshot::Sender<()>,
 }
 
 /// An announcement that still has no outcome, and when it must have one.
@@ -72,7 +75,7 @@ impl Snapshots {
             }
         };
         if let Ok(record) = &ended.result {
-            self.publish_record(record).await;
+            self.publish_record(record, last).await;
         }
         let timings = Timings {
             persist: millis(ended.persist),
@@ -105,7 +108,7 @@ impl Snapshots {
         }
         let persist = began.elapsed();
         for (asked, _) in &batch.asked {
-            self.publish(publication(telling(&state(asked, State::Snapshotting)))).await;
+            self.say(publication(telling(&state(asked, State::Snapshotting)))).await;
         }
         let began_at = self.clock.now().wall;
         let began = Instant::now();
@@ -143,8 +146,8 @@ impl Snapshots {
 
     fn deadline_passed(&self) -> String {
         match self.files.trouble() {
-            Some(trouble) => {
-                format!("deadline passed: the live store cannot be written: {trouble}")
+            Some(Trouble { why, .. }) => {
+                format!("deadline passed: the live store cannot be written: {why}")
             }
             None => {
                 format!("deadline passed: the {} engine did not answer in time", self.engine.name())
@@ -152,16 +155,23 @@ impl Snapshots {
         }
     }
 
-    async fn publish_record(&self, record: &SnapshotRecord) {
+    /// The record is on disk before anybody is told of the snapshot. A disk that does not take it
+    /// costs nobody their answer, because the snapshot is there; it is written when it can be.
+    async fn publish_record(&self, record: &SnapshotRecord, last: Instant) {
         // Strings, numbers and maps with string keys: it always serialises.
         let payload = serde_json::to_vec(record).unwrap_or_default();
         let topic = topics::snapshot(&record.snapshot.name);
-        self.publish(Publication::hub(topic, payload, true)).await;
+        let publication = Publication::hub(topic.clone(), payload, true);
+        match tokio::time::timeout_at(last, self.publisher.publish(publication)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%topic, error = chain(&error), "record not on disk"),
+            Err(_) => warn!(%topic, "record not on disk in time"),
+        }
     }
 
-    async fn publish(&self, publication: Publication) {
+    async fn say(&self, publication: Publication) {
         let topic = publication.topic.clone();
-        if let Err(error) = self.publisher.publish(publication).await {
+        if let Err(error) = self.publisher.say(publication).await {
             warn!(%topic, error = chain(&error), "not published");
         }
     }
@@ -185,7 +195,7 @@ impl Snapshots {
             Err(why) => Outcome { error: Some(why), timings_ms, ..state(asked, State::Failed) },
         };
         let Effect::Journal { line, then } = conclude(outcome, now) else { return };
-        if self.record.send(Job::Line(line, then)).await.is_err() {
+        if self.record.send(Job::Line(line, then, None)).await.is_err() {
             error!(id = %asked.id, "outcome lost: the journal has ended");
         }
     }

@@ -1,24 +1,23 @@
 //! The files below `live/`.
 
 use super::atomic::{self, Content};
-use super::meta::{ATTRIBUTE, Distrust, Meta, seal, unseal};
+use super::error::StoreError;
+use super::meta::{ATTRIBUTE, Meta, seal};
 use super::path;
+use super::unsynced::{Unsynced, kept_name, kept_path};
 use crate::name::Topic;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fgetxattr, openat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fsync, linkat, renameat, statat, unlinkat};
 use rustix::io::Errno;
-use std::ffi::{CStr, OsStr};
-use std::fs::File;
-use std::io::Read as _;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The largest file read back: what MQTT could ever have brought.
-const FILE_MAX_BYTES: u64 = 256 << 20;
-/// Deeper than any topic: a tree that goes on below is not ours.
-const DEPTH_MAX: usize = 40;
-/// Room for the attribute; ext4 keeps at most a block of them.
-const ATTRIBUTE_MAX_BYTES: usize = 64 << 10;
+/// Where a file is written before it is one.
+const TEMPORARY: &str = "live";
+/// Where former files are kept, below the root.
+pub(super) const KEPT: &str = ".tmp/kept";
 
 /// What a payload has to mean to be served on its topic, or why it does not.
 pub type Meaning<'a> = &'a dyn Fn(&Topic, &[u8]) -> Result<(), String>;
@@ -54,57 +53,17 @@ pub struct Loaded {
     pub aside: Vec<Aside>,
 }
 
-/// Why the store could not do something.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// A folder of the tree is not there or not usable.
-    #[error("could not open {path}")]
-    Open {
-        /// The folder.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// A topic that the door should have refused.
-    #[error("{topic}: {source}")]
-    Path {
-        /// The topic.
-        topic: Topic,
-        /// The cause.
-        source: path::LevelTooLong,
-    },
-    /// A retained message could not be written or removed.
-    #[error("could not write {path}")]
-    Write {
-        /// The file, below `live/`.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The tree could not be read back.
-    #[error("could not read {path}")]
-    Read {
-        /// The file or folder, below `live/`.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// Something foreign could not be moved out of the way.
-    #[error("could not set live/{path} aside, below aside/")]
-    SetAside {
-        /// The file or folder, below `live/`.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-}
-
-/// The store. It has one user at a time: the disk worker.
+/// The store. It has one user at a time who changes it, the disk worker, and
+/// one who syncs it meanwhile.
 #[derive(Debug)]
 pub struct Store {
-    root: OwnedFd,
+    pub(super) root: OwnedFd,
     /// Below the root, where foreign things of this run go.
     aside: PathBuf,
+    pub(super) unsynced: Mutex<Unsynced>,
+    /// The file system can swap two files in one step; found out by trying.
+    pub(super) exchanges: AtomicBool,
+    pub(super) syncs: AtomicU64,
 }
 
 impl Store {
@@ -122,9 +81,20 @@ impl Store {
             atomic::folder_made(&base, Path::new(name)).map_err(|e| failed(&root.join(name), e))
         };
         below("live")?;
-        below(".tmp")?;
+        let kept = below(KEPT)?;
+        let names = super::load::entries(&kept).map_err(|e| failed(&root.join(KEPT), e))?;
+        let kept = names.iter().map(|(name, _)| kept_path(name.to_bytes()));
+        // What is made here is above everything that will be synced later.
+        below(".tmp").and_then(|tmp| fsync(&tmp).map_err(|e| failed(&root.join(".tmp"), e)))?;
+        fsync(&base).map_err(|e| failed(root, e))?;
         let aside = format!("aside/{}", started_at.strftime("%Y%m%dT%H%M%SZ"));
-        Ok(Self { root: base, aside: aside.into() })
+        Ok(Self {
+            root: base,
+            aside: aside.into(),
+            unsynced: Mutex::new(Unsynced::unknown(kept)),
+            exchanges: AtomicBool::new(true),
+            syncs: AtomicU64::new(0),
+        })
     }
 
     /// Tries what every write needs, on a scratch file.
@@ -137,13 +107,14 @@ impl Store {
             attribute: (ATTRIBUTE, b"{}"),
             modified: jiff::Timestamp::UNIX_EPOCH,
         };
-        let scratch = self.scratch()?;
-        atomic::replace(&scratch, &scratch, Path::new("probe"), &content)?;
-        unlinkat(&scratch, "probe", AtFlags::empty())?;
+        let (scratch, probe) = (self.scratch()?, Path::new("probe"));
+        atomic::write(&scratch, probe, &content)?;
+        atomic::discard(&scratch, probe)?;
         Ok(())
     }
 
-    /// Replaces the file of a topic.
+    /// Replaces the file of a topic. It is seen at once; after a power cut it
+    /// may be the former one, until a [`sync`](Self::sync) that began later ends.
     ///
     /// # Errors
     /// The disk refused; the old file is as it was.
@@ -154,101 +125,148 @@ impl Store {
         meta: &Meta,
     ) -> Result<Vec<Aside>, StoreError> {
         let path = path_of(topic)?;
-        let attribute = seal(payload, meta)
-            .map_err(|e| StoreError::Write { path: path.clone(), source: e.into() })?;
+        let attribute = sealed(&path, payload, meta)?;
         let content =
             Content { payload, attribute: (ATTRIBUTE, &attribute), modified: meta.received_at };
-        let first = self.replace(&path, &content);
-        let Err(error) = first else { return Ok(Vec::new()) };
+        self.through(&path, &mut |unsynced, folder| self.swap(unsynced, folder, &path, &content))
+    }
+
+    /// Does something in the folder of a path that puts a file there, and once
+    /// more after whatever foreign stood in its way was set aside.
+    pub(super) fn through(
+        &self,
+        path: &Path,
+        put: &mut dyn FnMut(&mut Unsynced, &OwnedFd) -> std::io::Result<()>,
+    ) -> Result<Vec<Aside>, StoreError> {
+        let mut attempt = || {
+            // Kept to the end: a sync that begins meanwhile would not know whether it has this.
+            let mut unsynced = self.unsynced();
+            let live = self.live()?;
+            let made_in = &mut |above| unsynced.made_in(above);
+            let folder = atomic::folder_made_in(&live, parent(path), made_in)?;
+            put(&mut unsynced, &folder)
+        };
+        let failed = |source| StoreError::Write { path: path.into(), source };
+        let Err(error) = attempt() else { return Ok(Vec::new()) };
         // Something foreign may stand where a folder or the file should be.
-        let aside = self.clear_way(&path)?;
+        let aside = self.clear_way(path)?;
         if aside.is_empty() {
-            return Err(StoreError::Write { path, source: error });
+            return Err(failed(error));
         }
-        self.replace(&path, &content).map_err(|source| StoreError::Write { path, source })?;
+        attempt().map_err(failed)?;
         Ok(aside)
     }
 
-    fn replace(&self, path: &Path, content: &Content<'_>) -> std::io::Result<()> {
-        let folder = atomic::folder_made(self.live()?, parent(path))?;
-        atomic::replace(self.scratch()?, &folder, Path::new(file_name(path)), content)
+    /// Puts a file that is not synced in place of one that may be, which is kept.
+    fn swap(
+        &self,
+        unsynced: &mut Unsynced,
+        folder: &OwnedFd,
+        path: &Path,
+        content: &Content<'_>,
+    ) -> std::io::Result<()> {
+        let name = Path::new(file_name(path));
+        let there = match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Some(FileType::from_raw_mode(stat.st_mode)),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if there == Some(FileType::Directory) {
+            return Err(Errno::ISDIR.into());
+        }
+        let kept = kept_name(path);
+        if there == Some(FileType::RegularFile)
+            && !unsynced.keeps(path)
+            && let Some(kept) = &kept
+        {
+            let keeping = atomic::folder_made(&self.root, Path::new(KEPT))?;
+            if self.exchanges.load(Relaxed) {
+                atomic::write(&keeping, kept, content)?;
+                match atomic::exchange((&keeping, kept), (folder, name)) {
+                    Ok(()) => {
+                        unsynced.keep(path);
+                        unsynced.change(path);
+                        return Ok(());
+                    }
+                    Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                        self.exchanges.store(false, Relaxed);
+                    }
+                    Err(error) => {
+                        let _ = atomic::discard(&keeping, kept);
+                        return Err(error.into());
+                    }
+                }
+            }
+            atomic::discard(&keeping, kept)?;
+            linkat(folder, name, &keeping, kept, AtFlags::empty())?;
+            unsynced.keep(path);
+        }
+        let scratch = self.scratch()?;
+        let file = atomic::write(&scratch, Path::new(TEMPORARY), content)?;
+        if kept.is_none() {
+            self.count(|| fsync(&file))?; // a former file could not be kept
+        }
+        atomic::rename((&scratch, Path::new(TEMPORARY)), (folder, name))?;
+        unsynced.change(path);
+        Ok(())
+    }
+
+    /// How often it has asked the disk to sync so far.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Relaxed)
+    }
+
+    /// Counts what asks the disk to sync.
+    pub(super) fn count(
+        &self,
+        sync: impl FnOnce() -> rustix::io::Result<()>,
+    ) -> rustix::io::Result<()> {
+        self.syncs.fetch_add(1, Relaxed);
+        sync()
+    }
+
+    pub(super) fn unsynced(&self) -> MutexGuard<'_, Unsynced> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opened afresh each time: somebody may have removed or replaced it.
-    fn live(&self) -> rustix::io::Result<OwnedFd> {
+    pub(super) fn live(&self) -> rustix::io::Result<OwnedFd> {
         atomic::folder_made(&self.root, Path::new("live"))
     }
 
-    fn scratch(&self) -> rustix::io::Result<OwnedFd> {
+    pub(super) fn scratch(&self) -> rustix::io::Result<OwnedFd> {
         atomic::folder_made(&self.root, Path::new(".tmp"))
     }
 
     /// Removes the file of a topic and the folders that it leaves empty. A
-    /// file that is not there is a met goal.
+    /// file that is not there is a met goal. Safe from a power cut as for [`put`](Self::put).
     ///
     /// # Errors
     /// The disk refused.
     pub fn remove(&self, topic: &Topic) -> Result<(), StoreError> {
         let path = path_of(topic)?;
-        let failed = |e: Errno| StoreError::Write { path: path.clone(), source: e.into() };
+        self.unlink(&path)?;
+        self.unsynced().change(&path);
+        Ok(())
+    }
+
+    /// The same, and the caller sees to it that it is synced.
+    pub(super) fn unlink(&self, path: &Path) -> Result<(), StoreError> {
+        let failed = |e: Errno| StoreError::Write { path: path.into(), source: e.into() };
         let live = self.live().map_err(failed)?;
-        let folder = match atomic::folder(&live, parent(&path)) {
+        let folder = match atomic::folder(&live, parent(path)) {
             Ok(folder) => folder,
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
-        match unlinkat(&folder, file_name(&path), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(failed(error)),
-        }
+        atomic::discard(&folder, Path::new(file_name(path))).map_err(failed)?;
         for empty in path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()) {
             let Ok(above) = atomic::folder(&live, parent(empty)) else { break };
             // Refused when it is not empty, which is where to stop.
             if unlinkat(&above, file_name(empty), AtFlags::REMOVEDIR).is_err() {
                 break;
             }
-        }
-        Ok(())
-    }
-
-    /// Reads the tree back. `meaning` is asked of every whole file; what it
-    /// refuses is set aside with its reason, like what is foreign or torn.
-    ///
-    /// # Errors
-    /// A folder cannot be read or something cannot be set aside: the retained
-    /// set would not be what the files say.
-    pub fn load(&self, meaning: Meaning<'_>) -> Result<Loaded, StoreError> {
-        let mut loaded = Loaded::default();
-        self.load_folder(Path::new(""), meaning, &mut loaded)?;
-        Ok(loaded)
-    }
-
-    fn load_folder(
-        &self,
-        path: &Path,
-        meaning: Meaning<'_>,
-        loaded: &mut Loaded,
-    ) -> Result<(), StoreError> {
-        let failed = |e: Errno| StoreError::Read { path: path.into(), source: e.into() };
-        let folder = self.live().and_then(|live| atomic::folder(live, path)).map_err(failed)?;
-        for (name, kind) in entries(&folder).map_err(failed)? {
-            let at = path.join(OsStr::from_bytes(name.to_bytes()));
-            let refused = match kind {
-                FileType::Directory if at.components().count() < DEPTH_MAX => {
-                    self.load_folder(&at, meaning, loaded)?;
-                    continue;
-                }
-                FileType::Directory => "it is deeper than any topic".to_owned(),
-                FileType::RegularFile => match read(&folder, &name, &at, meaning)? {
-                    Ok(message) => {
-                        loaded.messages.push(message);
-                        continue;
-                    }
-                    Err(why) => why,
-                },
-                _ => "it is not a regular file".to_owned(),
-            };
-            loaded.aside.push(self.set_aside(&at, refused)?);
         }
         Ok(())
     }
@@ -273,10 +291,21 @@ impl Store {
         Ok(Vec::new())
     }
 
-    fn set_aside(&self, path: &Path, why: String) -> Result<Aside, StoreError> {
+    pub(super) fn set_aside(&self, path: &Path, why: String) -> Result<Aside, StoreError> {
         let failed = |e: Errno| StoreError::SetAside { path: path.into(), source: e.into() };
         let from =
             self.live().and_then(|live| atomic::folder(live, parent(path))).map_err(failed)?;
+        self.move_aside((&from, file_name(path)), path, why)
+    }
+
+    /// Moves something to where what stood at `path` goes.
+    pub(super) fn move_aside(
+        &self,
+        (from, name): (&OwnedFd, &OsStr),
+        path: &Path,
+        why: String,
+    ) -> Result<Aside, StoreError> {
+        let failed = |e: Errno| StoreError::SetAside { path: path.into(), source: e.into() };
         // Two things set aside in one run may have had the same path.
         let mut number = 0;
         loop {
@@ -284,7 +313,7 @@ impl Store {
             let to = self.aside.join(part).join(path);
             let folder = atomic::folder_made(&self.root, parent(&to)).map_err(failed)?;
             if statat(&folder, file_name(&to), AtFlags::SYMLINK_NOFOLLOW).is_err() {
-                renameat(&from, file_name(path), &folder, file_name(&to)).map_err(failed)?;
+                renameat(from, name, &folder, file_name(&to)).map_err(failed)?;
                 return Ok(Aside { path: Path::new("live").join(path), to, why });
             }
             number += 1;
@@ -292,80 +321,19 @@ impl Store {
     }
 }
 
-/// Names and kinds in a folder, sorted, so that every start reads alike.
-fn entries(folder: &OwnedFd) -> rustix::io::Result<Vec<(std::ffi::CString, FileType)>> {
-    let mut found = Vec::new();
-    for entry in rustix::fs::Dir::read_from(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        let kind = match entry.file_type() {
-            FileType::Unknown => {
-                let stat = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-                FileType::from_raw_mode(stat.st_mode)
-            }
-            known => known,
-        };
-        found.push((name.to_owned(), kind));
-    }
-    found.sort_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(found)
-}
-
-/// A file as a retained message, or why it is none.
-fn read(
-    folder: &OwnedFd,
-    name: &CStr,
-    path: &Path,
-    meaning: Meaning<'_>,
-) -> Result<Result<Retained, String>, StoreError> {
-    let Some(topic) = path::topic(path) else {
-        return Ok(Err("no topic has this path".into()));
-    };
-    match content(folder, name) {
-        Ok((payload, attribute)) => Ok(unseal_as(topic, payload, attribute, meaning)),
-        Err(source) => Err(StoreError::Read { path: path.into(), source }),
-    }
-}
-
-fn unseal_as(
-    topic: Topic,
-    payload: Vec<u8>,
-    attribute: Option<Vec<u8>>,
-    meaning: Meaning<'_>,
-) -> Result<Retained, String> {
-    let attribute = attribute.ok_or_else(|| Distrust::Foreign.to_string())?;
-    let meta = unseal(&attribute, &payload).map_err(|distrust| distrust.to_string())?;
-    meaning(&topic, &payload)?;
-    Ok(Retained { topic, payload, meta })
-}
-
-fn content(folder: &OwnedFd, name: &CStr) -> std::io::Result<(Vec<u8>, Option<Vec<u8>>)> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(openat(folder.as_fd(), name, flags, Mode::empty())?);
-    let mut payload = Vec::new();
-    (&file).take(FILE_MAX_BYTES).read_to_end(&mut payload)?;
-    let mut attribute = vec![0; ATTRIBUTE_MAX_BYTES];
-    match fgetxattr(&file, ATTRIBUTE, attribute.as_mut_slice()) {
-        Ok(bytes) => {
-            attribute.truncate(bytes);
-            Ok((payload, Some(attribute)))
-        }
-        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok((payload, None)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn path_of(topic: &Topic) -> Result<PathBuf, StoreError> {
+pub(super) fn path_of(topic: &Topic) -> Result<PathBuf, StoreError> {
     path::of(topic).map_err(|source| StoreError::Path { topic: topic.clone(), source })
 }
 
-fn parent(path: &Path) -> &Path {
+pub(super) fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
 }
 
-fn file_name(path: &Path) -> &OsStr {
+pub(super) fn file_name(path: &Path) -> &OsStr {
     path.file_name().unwrap_or_default()
+}
+
+/// The attribute of a file.
+pub(super) fn sealed(path: &Path, payload: &[u8], meta: &Meta) -> Result<Vec<u8>, StoreError> {
+    seal(payload, meta).map_err(|e| StoreError::Write { path: path.into(), source: e.into() })
 }

@@ -71,6 +71,8 @@ pub enum Event {
         /// Where its sender waited for the answer.
         reply: Option<ReplyAddress>,
     },
+    /// The time of a retained message is over.
+    Expired(Topic),
     /// The hub found something worth a line in the journal.
     Noted(Entry),
     /// A second passed.

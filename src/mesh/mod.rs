@@ -24,7 +24,7 @@ use crate::message::{
     Entry, JournalLine, Message, Outcome, ReplyAddress, SnapshotRecord, State, Subject, Timings,
     VerdictRecord,
 };
-use crate::name::{AnnouncementId, Door};
+use crate::name::{AnnouncementId, Door, Topic};
 use announcements::{Announcements, Sender};
 use jiff::Timestamp;
 use peers::{Change, Peers};
@@ -53,6 +53,18 @@ impl Mesh {
             announcements: Announcements::new(&config.announce),
             refusals: 0,
         }
+    }
+
+    /// A mesh as the tree and the journal tell of it, and what is to be done about that.
+    #[must_use]
+    pub fn recalled(
+        config: &Config,
+        past: impl IntoIterator<Item = Event>,
+        now: Now,
+    ) -> (Self, Vec<Effect>) {
+        let mut mesh = Self::new(config);
+        let effects = past.into_iter().flat_map(|event| mesh.apply(event, now)).collect();
+        (mesh, effects)
     }
 
     /// What a reader may see; copying it is cheap.
@@ -92,6 +104,7 @@ impl Mesh {
             Event::Interrupted { asked, reply } => {
                 vec![self.announcements.interrupted(asked, reply, now)]
             }
+            Event::Expired(topic) => self.expired(topic),
             Event::Noted(entry) => vec![journal(entry, now)],
             Event::Tick => self.tick(now),
             Event::Woken => self.announcements.start(now).into_iter().collect(),
@@ -225,7 +238,9 @@ impl Mesh {
 
     fn cleared(&mut self, subject: Subject) -> Option<Effect> {
         match subject {
-            Subject::Heartbeat(node) => {
+            // One that never sent a heartbeat is known by its presence alone.
+            Subject::Presence(node) if self.peers.beats(&node) => None,
+            Subject::Heartbeat(node) | Subject::Presence(node) => {
                 // With its heartbeat the node itself is forgotten, and what the hub believed of it.
                 self.peers.forget(&mut self.view, &node).then(|| {
                     let (topic, payload) = (topics::verdict(&node), Default::default());
@@ -234,7 +249,11 @@ impl Mesh {
             }
             Subject::NodeService(node, service) => {
                 if let Some(shown) = self.view.nodes.get_mut(&node) {
-                    Arc::make_mut(shown).services.remove(&service);
+                    let shown = Arc::make_mut(shown);
+                    shown.services.remove(&service);
+                    if shown.services.is_empty() && shown.verdict == Verdict::Unknown {
+                        self.view.nodes.remove(&node); // it was known by its services alone
+                    }
                 }
                 None
             }
@@ -248,6 +267,17 @@ impl Mesh {
             }
             _ => None,
         }
+    }
+
+    /// A service that is not heard of any more is not shown; a node is, with what the hub
+    /// believes of it. Nothing is said, because nobody did anything.
+    fn expired(&mut self, topic: Topic) -> Vec<Effect> {
+        let subject = Subject::of(&topic).ok();
+        let service = |s: &Subject| matches!(s, Subject::NodeService(..) | Subject::Service(_));
+        let mut effects: Vec<_> =
+            subject.filter(service).and_then(|subject| self.cleared(subject)).into_iter().collect();
+        effects.push(Effect::Remove(topic));
+        effects
     }
 
     fn refused(&mut self, entry: Entry, now: Now) -> Vec<Effect> {

@@ -16,6 +16,7 @@
 mod connection;
 mod engine;
 mod latency;
+mod nodes;
 mod replay;
 mod table;
 mod throughput;
@@ -85,6 +86,7 @@ fn main() -> Outcome<()> {
         figures.for_each(|figure| println!("{}", figure.name));
         return Ok(());
     }
+    nodes::allow_open_files(12_000)?;
     let engines = engine::available(&arguments.engines)?;
     let started = Instant::now();
     let table = compare(&workloads, &engines, &arguments)?;

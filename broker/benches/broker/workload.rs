@@ -5,6 +5,7 @@ use std::fmt;
 use crate::Outcome;
 use crate::engine::Running;
 use crate::latency::{connect_rate, latency};
+use crate::nodes::{crowd, nodes};
 use crate::replay::{fill, replay};
 use crate::throughput::Shape;
 
@@ -14,7 +15,9 @@ pub enum Workload {
     Latency { qos: u8 },
     Connects,
     Idle,
+    Connected { count: usize },
     Retained { count: usize },
+    Nodes { count: usize, seconds: u64 },
 }
 
 /// A line of the table: what is measured, in which unit.
@@ -42,21 +45,23 @@ impl From<f64> for Measured {
 
 impl Workload {
     pub fn all() -> Vec<Self> {
-        let shape = |publishers, subscribers, qos, payload_bytes| {
-            Self::Throughput(Shape { publishers, subscribers, qos, payload_bytes })
-        };
-        vec![
-            shape(50, 1, 1, 64),
-            shape(1, 1, 0, 256),
-            shape(1, 50, 0, 64),
-            shape(1, 1, 1, 64),
+        let mut all = Vec::new();
+        for (publishers, subscribers) in [(50, 1), (1, 1), (1, 50)] {
+            for (qos, payload_bytes) in [(0, 64), (0, 256), (1, 64), (1, 256)] {
+                all.push(Self::Throughput(Shape { publishers, subscribers, qos, payload_bytes }));
+            }
+        }
+        all.extend([
             Self::Latency { qos: 0 },
             Self::Latency { qos: 1 },
             Self::Connects,
             Self::Idle,
+            Self::Connected { count: 5_000 },
             Self::Retained { count: 10_000 },
             Self::Retained { count: 100_000 },
-        ]
+            Self::Nodes { count: 1_000, seconds: 10 },
+        ]);
+        all
     }
 
     /// What a run measures, in the order in which it gives the numbers.
@@ -72,6 +77,13 @@ impl Workload {
             }
             Self::Connects => vec![figure("connect and leave".into(), "conn/s", None)],
             Self::Idle => vec![figure("resident memory, idle".into(), "MiB", None)],
+            Self::Connected { count } => {
+                vec![figure(format!("resident memory, {count} clients"), "MiB", None)]
+            }
+            Self::Nodes { count, seconds } => vec![
+                figure(format!("{count} clients at 1 Hz, {seconds} s"), "% of a core", None),
+                figure("the same, to a # subscriber".into(), "us p50", Some("us p99")),
+            ],
             Self::Retained { count } => vec![
                 figure(format!("resident memory, {count} retained"), "MiB", None),
                 figure(format!("{count} retained to new #, QoS 0"), "ms", None),
@@ -107,6 +119,13 @@ impl Workload {
             }
             Self::Connects => Ok(vec![connect_rate(broker, 1_000)?.into()]),
             Self::Idle => Ok(vec![broker.resident_mib()?.into()]),
+            Self::Connected { count } => {
+                let clients = crowd(broker, count)?;
+                let resident = broker.resident_mib()?;
+                drop(clients);
+                Ok(vec![resident.into()])
+            }
+            Self::Nodes { count, seconds } => nodes(broker, count, seconds),
             Self::Retained { count } => {
                 fill(broker, count)?;
                 let mut measured = vec![broker.resident_mib()?.into()];

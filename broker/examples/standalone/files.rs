@@ -123,6 +123,7 @@ fn decode(bytes: &[u8]) -> Option<Retained> {
         client_id: text(client)?,
         user: if has_user { Some(text(user)?) } else { None },
         address: None,
+        note: 0,
     };
     let at = |ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms));
     Some(Retained {

@@ -6,7 +6,7 @@
 use std::{
     collections::hash_map::RandomState,
     hash::BuildHasher,
-    net::{Shutdown, SocketAddr},
+    net::Shutdown,
     sync::{Arc, atomic::Ordering::SeqCst},
 };
 
@@ -25,17 +25,17 @@ use crate::{
     },
     shared::Shared,
     stats::add,
-    stream::Stream,
+    stream::{Peer, Stream},
 };
 
 /// Longest CONNECT. Nobody is known yet, so it is less than other packets may have.
 const CONNECT_MAX_BYTES: usize = 256 * 1024;
 
 /// Serves one client from its first byte to its last.
-pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, address: SocketAddr) {
+pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, peer: Peer) {
     let stream = Arc::new(stream);
     // Boxed, so that a connection at rest does not carry the room the handshake needed.
-    let Some((connection, early)) = Box::pin(let_in(&shared, &stream, address)).await else {
+    let Some((connection, early)) = Box::pin(let_in(&shared, &stream, &peer)).await else {
         return;
     };
     if live_and_leave(connection, early).await {
@@ -56,12 +56,12 @@ async fn live_and_leave(mut connection: Box<Connection>, early: Vec<u8>) -> bool
 async fn let_in(
     shared: &Arc<Shared>,
     stream: &Arc<Stream>,
-    address: SocketAddr,
+    peer: &Peer,
 ) -> Option<(Box<Connection>, Vec<u8>)> {
-    let handshake = handshake(shared, stream, address);
+    let (handshake, address) = (handshake(shared, stream, peer), peer.address);
     let connected = tokio::select! {
         () = shared.ending() => return None,
-        connected = tokio::time::timeout(shared.limits.handshake_limit, handshake) => connected,
+        connected = tokio::time::timeout_at(peer.deadline, handshake) => connected,
     };
     let refused = match connected {
         Ok(Ok((connection, early))) => return Some((Box::new(connection), early)),
@@ -92,7 +92,7 @@ struct Refused {
 async fn handshake(
     shared: &Arc<Shared>,
     stream: &Arc<Stream>,
-    address: SocketAddr,
+    peer: &Peer,
 ) -> Result<(Connection, Vec<u8>), Option<Refused>> {
     let (mut bytes, frame) = read_connect(shared, stream).await?;
     let early = bytes.split_off(frame.end);
@@ -110,7 +110,7 @@ async fn handshake(
     let client_id = assigned.as_deref().unwrap_or(connect.client_id);
     // Before the authority is asked: what changes from here on is noticed later.
     let rules = shared.rules.load(SeqCst);
-    let who = authenticate(shared, &connect, client_id, address).await.map_err(refuse)?;
+    let who = authenticate(shared, &connect, client_id, peer).await.map_err(refuse)?;
     if let Some(will) = &connect.will
         && !shared.authority.may_publish(&who, &will.topic)
     {
@@ -160,10 +160,11 @@ async fn authenticate(
     shared: &Shared,
     connect: &Connect<'_>,
     client_id: &str,
-    address: SocketAddr,
+    peer: &Peer,
 ) -> Result<Arc<Identity>, Reason> {
     let (user, password) = (connect.user, connect.password);
-    let credentials = Credentials { client_id, user, password, certificate: None, address };
+    let (certificate, address) = (peer.certificate.as_deref(), peer.address);
+    let credentials = Credentials { client_id, user, password, certificate, address };
     shared.authority.authenticate(credentials).await.map_err(|refused| match refused {
         ConnectRefused::BadCredentials => Reason::Credentials,
         ConnectRefused::NotAuthorized => Reason::NotAuthorized,

@@ -96,6 +96,9 @@ impl Connection {
         if let Some(reason) = self.session.ending(self.ticket) {
             return Err(End::Because(reason));
         }
+        if self.acks.broken() {
+            return Err(Reason::Implementation.into());
+        }
         match self.shared.phase() {
             Phase::Running => {}
             Phase::Draining(until) => return self.drain(until).await,

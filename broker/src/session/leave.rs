@@ -46,6 +46,9 @@ impl Connection {
         self.log(end);
         let dropped = {
             let mut queue = lock(&self.session.queue);
+            let (unsure, again) = self.acks.left();
+            queue.unsure.add(unsure);
+            queue.received.retain(|packet_id| !again.contains(packet_id));
             queue.go_offline();
             std::mem::take(&mut queue.dropped)
         };

@@ -23,7 +23,11 @@ impl Connection {
         let mut publish = parse(bytes, frame.body, self.version5)?;
         let (qos, packet_id) = (publish.qos, publish.packet_id);
         if qos == 2 && !self.is_first(packet_id)? {
-            self.acks.put(&mut self.answers, PUBREC, packet_id, Ok(()));
+            let unsure = lock(&self.session.queue).unsure.take(packet_id);
+            match unsure {
+                Some(due) => self.acks.put_when(PUBREC, packet_id, due),
+                None => self.acks.put(&mut self.answers, PUBREC, packet_id, Ok(())),
+            }
             return Ok(());
         }
         let known;
@@ -69,6 +73,9 @@ impl Connection {
             Verdict::AcceptedWhen(due) => self.acks.put_when(kind, packet_id, due),
             Verdict::Refused(refusal) => self.refuse(kind, packet_id, refusal),
         }
+        if self.acks.broken() {
+            return Err(Reason::Implementation.into());
+        }
         let owed = self.acks.waiting();
         if self.version5 && owed > self.shared.limits.receive_max.into() {
             return Err(Reason::ReceiveMaximum.into());
@@ -76,11 +83,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Version 3.1.1 has no way to say no: the message is acknowledged and dropped.
+    /// Version 3.1.1 has no way to say no: the message is acknowledged and dropped, or its sender
+    /// has to come again.
     fn refuse(&mut self, kind: u8, packet_id: u16, refusal: Refusal) {
         // The host said why, where it matters to it; here it would be a client's means to fill logs.
         tracing::debug!(client_id = %self.who.client_id, reason = ?refusal.reason, "message refused");
-        if kind == PUBREC && self.version5 {
+        if kind == PUBREC && (self.version5 || refusal.temporary) {
             lock(&self.session.queue).received.remove(&packet_id);
         }
         self.acks.put(&mut self.answers, kind, packet_id, Err(refusal));

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    acks::Unsure,
     aliases::Aliases,
     inflight::{Ack, Inflight},
 };
@@ -63,6 +64,8 @@ pub(crate) struct Queue {
     pub(crate) inflight: Inflight,
     /// QoS 2 messages received from the client and not released by it.
     pub(crate) received: HashSet<u16>,
+    /// Those of them that are not acknowledged, while the client is away.
+    pub(crate) unsure: Unsure,
     pub(crate) online: bool,
     /// Ticket of the connection that is online.
     pub(crate) ticket: u64,
@@ -101,6 +104,7 @@ impl Queue {
             dropped: 0,
             inflight: Inflight::new(),
             received: HashSet::new(),
+            unsure: Unsure::default(),
             online: false,
             ticket: 0,
             known: false,

@@ -10,7 +10,8 @@ use crate::support::wire::{self, PUBACK, PUBREC};
 use crate::support::{Connect, Packet, Publish, Server, VERSIONS, Version};
 
 fn refusal() -> Refusal {
-    Refusal { reason: RefusalReason::PayloadFormatInvalid, text: "no reason given".into() }
+    let reason = RefusalReason::PayloadFormatInvalid;
+    Refusal { reason, text: "no reason given".into(), temporary: false }
 }
 
 /// Refuses what is published below `bad/`.

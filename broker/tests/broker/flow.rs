@@ -120,8 +120,8 @@ fn topic_of(known: &mut HashMap<u32, String>, message: &Publish) -> String {
 fn a_reader_that_allows_aliases_gets_them_and_the_right_topics() {
     const ALIASES: u16 = 4;
     let server = Server::start();
-    let connect = Connect::persistent(Version::V5, "aliases")
-        .with(property::topic_alias_maximum(ALIASES));
+    let connect =
+        Connect::persistent(Version::V5, "aliases").with(property::topic_alias_maximum(ALIASES));
     let mut writer = server.plain(Version::V4, "writer");
     for number in 0..50 {
         writer.publish(&Publish::new(&format!("topic/{number}"), number.to_string()).retained());

@@ -12,6 +12,7 @@ use crate::support::{Connect, LIMIT, Packet, Publish, Server, VERSIONS, Version,
 
 async fn start(listen: Vec<SocketAddr>) -> Result<Broker, StartError> {
     let house = Arc::new(House::default());
+    let listen = listen.into_iter().map(Into::into).collect();
     let settings = Settings { listen, limits: Limits::default() };
     Broker::start(settings, house.clone(), house, Arc::new(MemoryStore::new())).await
 }

@@ -12,6 +12,7 @@
 mod support;
 
 mod admission;
+mod again;
 mod authority;
 mod backpressure;
 mod clients;
@@ -32,4 +33,7 @@ mod sessions;
 mod shared;
 mod standoff;
 mod subscribe;
+mod tls;
+mod transports;
+mod websocket;
 mod wills;

@@ -232,6 +232,13 @@ impl Client {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
+    /// Waits until the other side has closed; returns what it sent, MQTT or not.
+    pub fn bytes_until_closed(&mut self) -> Vec<u8> {
+        self.stream.set_read_timeout(Some(LIMIT)).expect("read time limit");
+        let _ = self.stream.read_to_end(&mut self.input);
+        std::mem::take(&mut self.input)
+    }
+
     /// Waits until the broker has closed; returns what it still sent.
     pub fn packets_until_closed(&mut self) -> Vec<Packet> {
         std::iter::from_fn(|| self.inbox.pop_front().or_else(|| self.read(LIMIT))).collect()

@@ -1,10 +1,12 @@
 //! What the tests stand on: raw clients, a broker under test, real programs.
 
+pub mod authority;
 pub mod client;
 pub mod host;
 pub mod process;
 pub mod properties;
 pub mod server;
+pub mod tunnel;
 pub mod wire;
 
 pub use client::{Client, LIMIT};

@@ -2,18 +2,26 @@
 //!
 //! With `BROKER_UNDER_TEST=mosquitto` in the environment the tests that need
 //! nothing but the protocol run against mosquitto instead: that is how one
-//! learns whether a failure is the broker's fault or the test's.
+//! learns whether a failure is the broker's fault or the test's. With
+//! `BROKER_OVER=tls`, `websocket` or `websocket+tls` they reach our broker by a
+//! tunnel over that transport.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshfs_broker::{Broker, Limits, MemoryStore, RetainedStore, Settings, Stats};
+use meshfs_broker::{Broker, Limits, Listen, MemoryStore, RetainedStore, Settings, Stats};
 use tokio::runtime::Runtime;
 
 use super::host::House;
 use super::process::{self, Running};
+use super::tunnel::{Over, Tunnel};
 use super::{Client, Connect, LIMIT, Version};
+
+/// Some free port of the loopback interface.
+pub fn any_port() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
 
 /// A running broker; ends with the test.
 #[derive(Debug)]
@@ -51,14 +59,31 @@ impl Server {
     }
 
     pub fn build(house: House, limits: Limits, store: Arc<dyn RetainedStore>) -> Self {
+        match std::env::var("BROKER_OVER") {
+            Ok(over) => {
+                let over = Over::named(&over);
+                let mut server = Self::listening(over.listen(), house, limits, store);
+                server.address = Tunnel::dig(server.runtime(), server.address, &over).address;
+                server
+            }
+            Err(_) => Self::listening(any_port().into(), house, limits, store),
+        }
+    }
+
+    /// Our broker on any transport.
+    pub fn listening(
+        how: Listen,
+        house: House,
+        limits: Limits,
+        store: Arc<dyn RetainedStore>,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .expect("runtime");
-        let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
         let house = Arc::new(house);
-        let settings = Settings { listen, limits };
+        let settings = Settings { listen: vec![how], limits };
         let broker = runtime
             .block_on(Broker::start(settings, house.clone(), house, store))
             .expect("broker starts");
