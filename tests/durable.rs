@@ -21,6 +21,8 @@ mod model;
 mod power;
 #[path = "disk/trace.rs"]
 mod trace;
+#[path = "disk/trouble.rs"]
+mod trouble;
 
 use client::Client;
 use hub::Hub;

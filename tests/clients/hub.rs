@@ -54,9 +54,14 @@ impl Hub {
 
     /// Starts a hub on free ports and waits until it says where it listens.
     pub(crate) fn start_with(root: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::launch(program(env!("CARGO_BIN_EXE_meshfs")), root, environment)
+    }
+
+    /// The same with a command of the caller's that ends in the program.
+    pub(crate) fn launch(mut command: Command, root: &Path, environment: &[(&str, &str)]) -> Self {
         let log =
             std::fs::File::options().create(true).append(true).open(root.join("hub.log")).unwrap();
-        let mut process = program(env!("CARGO_BIN_EXE_meshfs"))
+        let mut process = command
             .args(["serve", "--json", "--root"])
             .arg(root.join("tree"))
             .env("MESHFS__BUS__LISTEN", "127.0.0.1:0")
