@@ -138,7 +138,7 @@ impl Hub {
         let keeping = Keeping::new(&config);
         let (durable, health) = (keeping.durable.clone(), keeping.health.clone());
         let addresses = Addresses::but_the_bus(&ports, house.as_ref())?;
-        let presence = HubPresence::new(now.wall, &addresses, engine.name(), why);
+        let presence = HubPresence::new(now.wall, &addresses, engine.name(), why, access.clone());
         let presence = presence.on(config.bus.broker());
         let foreign = config.bus.broker().is_some();
         let door = HubDoor { inbox: inbox.clone(), access: access.clone(), keeping, foreign };

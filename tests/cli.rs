@@ -32,10 +32,19 @@ fn transcript(arguments: &[&str]) -> String {
 #[test]
 fn help_teaches_the_program() {
     let mut all = transcript(&["--help"]);
-    for command in ["serve", "announce", "status", "snapshots", "live", "config", "check"] {
+    for command in ["serve", "announce", "status", "snapshots", "live", "user", "config", "check"] {
         all += &transcript(&[command, "--help"]);
     }
-    for command in [["snapshots", "list"], ["live", "ls"], ["live", "cat"], ["live", "purge"]] {
+    for command in [
+        ["snapshots", "list"],
+        ["live", "ls"],
+        ["live", "cat"],
+        ["live", "purge"],
+        ["user", "add"],
+        ["user", "passwd"],
+        ["user", "list"],
+        ["user", "remove"],
+    ] {
         all += &transcript(&[command[0], command[1], "--help"]);
     }
     insta::assert_snapshot!(all);

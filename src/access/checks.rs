@@ -98,7 +98,9 @@ impl Checks {
                 return Ok(());
             }
             inner.wrong.fetch_add(1, Relaxed);
-            tracing::warn!(%address, ?user, "wrong user name or password");
+            // A name that nobody has may be a password in the wrong place.
+            let user = if known { &*user } else { "unknown" };
+            tracing::warn!(%address, user, "wrong user name or password");
             if lock(&inner.attempts).wrong(address, digest, Instant::now()) {
                 tracing::warn!(%address, "too many wrong passwords, address shut out for a minute");
                 (inner.on_shut_out)(address, WINDOW);

@@ -10,7 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use toml_edit::{DocumentMut, Item, Table, value};
+use toml_edit::{DocumentMut, Item, RawString, Table, value};
 
 /// What a new file begins with.
 const HEADING: &str = "\
@@ -94,7 +94,7 @@ impl UsersFile {
         password: Option<&str>,
         certificate: bool,
     ) -> Result<(), UsersError> {
-        self.may_add(user)?;
+        self.may_add(user, role)?;
         let mut table = Table::new();
         table.insert("role", value(role));
         if let Some(password) = password {
@@ -123,12 +123,17 @@ impl UsersFile {
     /// Says whether a user may be added, so that nobody is asked for a password in vain.
     ///
     /// # Errors
-    /// There is one of this name already.
-    pub fn may_add(&mut self, user: &UserName) -> Result<(), UsersError> {
-        match self.user(user) {
-            Some(_) => Err(self.refused(format!("there is a user {user} already"))),
-            None => Ok(()),
+    /// There is one of this name already, or no such role.
+    pub fn may_add(&mut self, user: &UserName, role: &str) -> Result<(), UsersError> {
+        let users = Users::read(&self.document).map_err(|fault| invalid(&self.path, fault))?;
+        if users.users.contains_key(user) {
+            return Err(self.refused(format!("there is a user {user} already")));
         }
+        if users.role(role).is_none() {
+            let roles = users.role_names();
+            return Err(self.refused(format!("there is no role {role:?}; there are {roles}")));
+        }
+        Ok(())
     }
 
     /// Says whether there is a user.
@@ -162,10 +167,38 @@ impl UsersFile {
     /// There is none of this name, or the file cannot be written.
     pub fn remove(mut self, user: &UserName) -> Result<(), UsersError> {
         self.must_have(user)?;
-        if let Some(users) = self.users() {
-            users.remove(user.as_str());
-        }
+        let removed = self.users().and_then(|users| users.remove(user.as_str()));
+        self.keep_what_stood_before(removed.as_ref());
         self.save()
+    }
+
+    /// Comments that an empty line sets apart from a table are not about it, and stay when it goes:
+    /// before the next table, or at the end.
+    fn keep_what_stood_before(&mut self, removed: Option<&Item>) {
+        let Some(removed) = removed.and_then(Item::as_table) else { return };
+        let prefix = removed.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
+        let Some((kept, _)) = prefix.rsplit_once("\n\n").filter(|(kept, _)| kept.contains('#'))
+        else {
+            return;
+        };
+        let kept = format!("{}\n\n", kept.trim_end());
+        let after = removed.position();
+        let root = self.document.as_table_mut();
+        let tables = root.iter_mut().filter_map(|(_, section)| section.as_table_mut());
+        let tables = tables.flat_map(|section| section.iter_mut());
+        let later = tables.filter_map(|(_, item)| item.as_table_mut());
+        let next = later.filter(|t| t.position() > after).min_by_key(|table| table.position());
+        match next {
+            Some(next) => {
+                let own = next.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
+                let both = format!("{kept}{}", own.trim_start_matches('\n'));
+                next.decor_mut().set_prefix(both);
+            }
+            None => {
+                let end = self.document.trailing().as_str().unwrap_or_default().to_owned();
+                self.document.set_trailing(format!("{kept}{end}"));
+            }
+        }
     }
 
     fn users(&mut self) -> Option<&mut dyn toml_edit::TableLike> {
@@ -278,6 +311,22 @@ mod tests {
         let b = &logins[1];
         assert_eq!((b.user.as_str(), b.role.as_ref(), b.password), ("b", "node", true));
         assert!(std::fs::read_to_string(&path).unwrap().contains("# why"));
+    }
+
+    #[test]
+    fn only_what_is_said_of_a_user_goes_with_him() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users.toml");
+        let b = "[users.b]\nrole = \"node\"\n";
+        let a = "# about a\n[users.a]\nrole = \"node\"\n";
+        std::fs::write(&path, format!("# about all\n\n{a}\n{b}")).unwrap();
+        UsersFile::open(&path).unwrap().remove(&name("a")).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("# about all\n\n{b}"));
+        UsersFile::open(&path).unwrap().remove(&name("b")).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap().trim_end(), "# about all");
+        UsersFile::open(&path).unwrap().add(&name("c"), "node", None, true).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("# about all\n\n[users.c]\n"), "{text}");
     }
 
     #[test]

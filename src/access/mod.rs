@@ -238,6 +238,12 @@ impl Access {
         user.and_then(|user| rules.ousted.get(user)).is_none_or(|ousted| reading >= *ousted)
     }
 
+    /// How many users there are.
+    #[must_use]
+    pub fn users(&self) -> usize {
+        self.rules().users.users.len()
+    }
+
     /// Passwords refused so far.
     #[must_use]
     pub fn logins_refused(&self) -> u64 {

@@ -2,6 +2,8 @@
 
 use super::{Exit, Failure, HubArgs, trust};
 use crate::http::api::ProblemDetails;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::de::DeserializeOwned;
 use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
@@ -21,6 +23,7 @@ const PAYLOAD_MAX_BYTES: u64 = 256 << 20;
 pub(super) struct Client {
     agent: ureq::Agent,
     base: String,
+    authorization: Option<String>,
 }
 
 /// An answer of the hub, whatever its status.
@@ -31,6 +34,7 @@ pub(super) struct Answer {
 
 impl Client {
     pub(super) fn new(hub: &HubArgs, limit: Option<Duration>) -> Result<Self, Failure> {
+        let login = hub.login()?;
         let secure = hub.hub.starts_with("https://");
         if !secure && !hub.hub.starts_with("http://") {
             let message =
@@ -46,11 +50,20 @@ impl Client {
             .tls_config(tls)
             .user_agent(concat!("meshfs/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Self { agent: config.into(), base: hub.hub.trim_end_matches('/').to_owned() })
+        let base = hub.hub.trim_end_matches('/').to_owned();
+        let authorization = login.map(|login| {
+            let pair = format!("{}:{}", login.user, login.password);
+            format!("Basic {}", BASE64_STANDARD.encode(pair))
+        });
+        Ok(Self { agent: config.into(), base, authorization })
     }
 
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        let response = self.agent.get(format!("{}{path}", self.base)).call();
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
+        let response = request.call();
         let answer = self.answer(response)?;
         if answer.status != 200 {
             return Err(Failure::fault(problem(&answer)));
@@ -91,7 +104,11 @@ impl Client {
     }
 
     pub(super) fn post(&self, path: &str, body: &impl serde::Serialize) -> Result<Answer, Failure> {
-        let response = self.agent.post(format!("{}{path}", self.base)).send_json(body);
+        let mut request = self.agent.post(format!("{}{path}", self.base));
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
+        let response = request.send_json(body);
         self.answer(response)
     }
 
@@ -157,6 +174,7 @@ pub(super) fn parse<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> 
 /// What the hub says is wrong.
 pub(super) fn problem(answer: &Answer) -> String {
     match serde_json::from_slice::<ProblemDetails>(&answer.body) {
+        Ok(problem) if answer.status == 401 => format!("{} (--user NAME)", problem.detail),
         Ok(problem) => problem.detail,
         Err(_) => format!("the hub answered with status {}", answer.status),
     }

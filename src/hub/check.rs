@@ -42,6 +42,11 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     findings.push(Finding::new("root", in_time(&config.root, root).await));
     findings.push(Finding::new("tree", in_time(&config.root, tree).await));
     findings.push(Finding::new("lock", in_time(&config.root, lock).await));
+    // The configuration is only taken with a file of users that can be read.
+    if let Ok(users) = config.bus.policy().look() {
+        let detail = format!("{users} users in {}", config.bus.users.display());
+        findings.push(Finding::new("bus.users", Ok(detail)));
+    }
     let files = config.clone();
     let files = tokio::task::spawn_blocking(move || tls::look(&files)).await;
     match files.unwrap_or_else(|died| Err(died.to_string())) {

@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use meshfs_broker::{Listen, StartError};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tracing::info;
 
 /// Who may come in; whoever guesses passwords gets into the journal.
 pub(super) fn open_access(config: &Config, inbox: &Arc<Inbox>) -> anyhow::Result<Arc<Access>> {
@@ -22,7 +23,10 @@ pub(super) fn open_access(config: &Config, inbox: &Arc<Inbox>) -> anyhow::Result
         let (address, seconds) = (address.to_string(), still.as_secs());
         inbox.push(Event::Noted(Entry::ShutOut { address, seconds }));
     });
-    Ok(Arc::new(access.context("bus.users")?))
+    let access = access.context("bus.users")?;
+    let (users, anonymous_role) = (access.users(), &config.bus.anonymous_role);
+    info!(users, anonymous_role, anywhere = config.bus.allow_anonymous, "who may come in");
+    Ok(Arc::new(access))
 }
 
 pub(super) async fn start_bus(

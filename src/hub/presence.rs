@@ -1,6 +1,7 @@
 //! What the hub says of itself on `mesh/hub`.
 
 use super::Addresses;
+use crate::access::Access;
 use crate::clock::Now;
 use crate::disk::Health;
 use crate::mesh::{HubView, Telling};
@@ -22,6 +23,7 @@ pub(super) struct HubPresence {
     broker: Option<BrokerUrl>,
     engine: &'static str,
     why: Arc<str>,
+    access: Arc<Access>,
     trouble: Option<Arc<str>>,
     next: Duration,
     /// Retained messages whose time was over.
@@ -64,6 +66,7 @@ struct Counters {
     expired: u64,
     files_written: u64,
     syncs: u64,
+    logins_refused: u64,
 }
 
 impl HubPresence {
@@ -72,6 +75,7 @@ impl HubPresence {
         addresses: &Addresses,
         engine: &'static str,
         why: String,
+        access: Arc<Access>,
     ) -> Self {
         Self {
             started_at,
@@ -80,6 +84,7 @@ impl HubPresence {
             broker: None,
             engine,
             why: why.into(),
+            access,
             trouble: None,
             next: Duration::ZERO,
             expired: 0,
@@ -149,6 +154,7 @@ impl HubPresence {
                 expired: self.expired,
                 files_written: health.written(),
                 syncs: health.syncs(),
+                logins_refused: self.access.logins_refused(),
             },
         };
         // Strings and numbers: it always serialises.

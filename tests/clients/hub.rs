@@ -132,20 +132,44 @@ impl Hub {
 
     /// One HTTP request; gives status and body.
     pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        use std::io::Write as _;
-        let mut stream = std::net::TcpStream::connect(self.http).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        let (host, length) = (self.http, body.len());
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head[9..12].parse().unwrap(), body.to_owned())
+        let host = format!("Host: {}\r\n", self.http);
+        let (head, body) = self.request_with(method, path, &host, body);
+        (head[9..12].parse().unwrap(), body)
     }
+
+    /// One HTTP request with these header lines; gives head and body.
+    pub(crate) fn request_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (String, String) {
+        request_to(self.http, method, path, headers, body)
+    }
+}
+
+/// One HTTP request to an address; gives head and body.
+pub(crate) fn request_to(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> (String, String) {
+    use std::io::Write as _;
+    let mut stream = std::net::TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
 }
 
 impl Drop for Hub {
