@@ -6,6 +6,9 @@
 //! a later one lets the earlier ones read first; what was read is still acted on side by side, a
 //! SUBSCRIBE excepted.
 //!
+//! Who is in the middle of a stream of other packets takes no number, so that many busy publishers
+//! do not queue for each other.
+//!
 //! This is a courtesy: who is waited for too long loses its place, and nobody waits longer than a
 //! twentieth of a second.
 
@@ -13,10 +16,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{
+            AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     task::{Context, Wake, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::time::Sleep;
@@ -30,6 +36,9 @@ const YIELDS_MAX: u8 = 16;
 /// How long it then sleeps, for those whose worker is not running, and how often.
 const NAP: Duration = Duration::from_millis(1);
 const NAPS_MAX: u8 = 20;
+/// So many reads without SUBSCRIBE, each so soon after the one before, are a stream.
+const STREAM_READS: u64 = 8;
+const STREAM_PAUSE_MAX_MS: u64 = 5;
 
 /// The numbers of one broker.
 #[derive(Debug)]
@@ -39,12 +48,18 @@ pub(crate) struct Arrivals {
     served: AtomicU64,
     /// At `number % PLACES`, the newest number served.
     places: Box<[AtomicU64]>,
+    started: Instant,
 }
 
 impl Arrivals {
     pub(crate) fn new() -> Self {
         let places = std::iter::repeat_with(AtomicU64::default).take(PLACES).collect();
-        Self { next: AtomicU64::new(1), served: AtomicU64::new(1), places }
+        let (next, served) = (AtomicU64::new(1), AtomicU64::new(1));
+        Self { next, served, places, started: Instant::now() }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
     }
 
     fn take_number(&self) -> u64 {
@@ -79,7 +94,20 @@ struct Bell {
     arrivals: Arc<Arrivals>,
     /// 0: not woken since the last read.
     number: AtomicU64,
+    /// Reads of the present stream, and when the last one was.
+    stream: AtomicU64,
+    read_at_ms: AtomicU64,
     task: Mutex<Option<Waker>>,
+}
+
+impl Bell {
+    fn is_fresh(&self, now_ms: u64) -> bool {
+        now_ms <= self.read_at_ms.load(Relaxed) + STREAM_PAUSE_MAX_MS
+    }
+
+    fn is_streaming(&self) -> bool {
+        self.stream.load(Relaxed) >= STREAM_READS && self.is_fresh(self.arrivals.now_ms())
+    }
 }
 
 impl Wake for Bell {
@@ -91,7 +119,7 @@ impl Wake for Bell {
         let task = lock(&self.task);
         // Without a task the connection is over.
         let Some(task) = &*task else { return };
-        if self.number.load(SeqCst) == 0 {
+        if self.number.load(SeqCst) == 0 && !self.is_streaming() {
             self.number.store(self.arrivals.take_number(), SeqCst);
         }
         task.wake_by_ref();
@@ -112,7 +140,13 @@ pub(crate) struct Turnstile {
 
 impl Turnstile {
     pub(crate) fn new(arrivals: Arc<Arrivals>) -> Self {
-        let bell = Arc::new(Bell { arrivals, number: AtomicU64::new(0), task: Mutex::default() });
+        let bell = Arc::new(Bell {
+            arrivals,
+            number: AtomicU64::new(0),
+            stream: AtomicU64::new(0),
+            read_at_ms: AtomicU64::new(0),
+            task: Mutex::default(),
+        });
         let waker = bell.clone().into();
         Self { bell, waker, reading: 0, yields: 0, naps: 0, nap: None }
     }
@@ -168,12 +202,23 @@ impl Turnstile {
         self.reading = self.bell.number.swap(0, SeqCst);
     }
 
-    /// The read is over, or what it brought need not be acted on before others are read.
+    /// The read is over.
     pub(crate) fn release(&mut self) {
         let number = std::mem::take(&mut self.reading);
         if number > 0 {
             self.bell.arrivals.serve(number);
         }
+    }
+
+    /// What was read begins with another packet than SUBSCRIBE: it may be acted on while others are
+    /// read.
+    pub(crate) fn flow(&mut self) {
+        let bell = &self.bell;
+        let now_ms = bell.arrivals.now_ms();
+        let reads = if bell.is_fresh(now_ms) { bell.stream.load(Relaxed) + 1 } else { 1 };
+        bell.stream.store(reads, Relaxed);
+        bell.read_at_ms.store(now_ms, Relaxed);
+        self.release();
     }
 
     /// This connection does not read at present: nobody need wait for it.
@@ -278,6 +323,30 @@ mod tests {
         turnstile.waker().wake_by_ref();
         assert_eq!(count.0.load(SeqCst), 2);
         assert_eq!(arrivals.next.load(SeqCst), 2);
+    }
+
+    #[test]
+    fn who_is_in_the_middle_of_a_stream_is_not_waited_for_until_it_rests() {
+        let (mut first, mut second) = two();
+        let wake = |turnstile: &Turnstile| turnstile.waker().wake();
+        for _ in 0..STREAM_READS {
+            wake(&first);
+            assert!(!waits(&mut first));
+            first.flow();
+            // However slow this machine is.
+            first.bell.read_at_ms.store(u64::MAX / 2, Relaxed);
+        }
+        wake(&first);
+        wake(&second);
+        assert!(!waits(&mut second));
+        second.release();
+        first.bell.read_at_ms.store(0, Relaxed);
+        while first.bell.is_fresh(first.bell.arrivals.now_ms()) {
+            std::thread::yield_now();
+        }
+        wake(&first);
+        wake(&second);
+        assert!(waits(&mut second));
     }
 
     #[test]

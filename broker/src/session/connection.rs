@@ -229,7 +229,7 @@ impl Connection {
             let waker = self.turnstile.waker();
             let read = stream.poll_read(&mut Context::from_waker(&waker), |bytes| {
                 if bytes[0] >> 4 != SUBSCRIBE || !self.partial.is_empty() {
-                    self.turnstile.release();
+                    self.turnstile.flow();
                 }
                 self.received(bytes)
             });
