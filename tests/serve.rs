@@ -14,6 +14,10 @@
 mod announcements;
 #[path = "clients/attacks.rs"]
 mod attacks;
+#[path = "clients/attacks_connections.rs"]
+mod attacks_connections;
+#[path = "clients/attacks_files.rs"]
+mod attacks_files;
 #[path = "clients/attacks_http.rs"]
 mod attacks_http;
 #[path = "clients/attacks_identity.rs"]
