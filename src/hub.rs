@@ -7,6 +7,7 @@
 pub mod check;
 mod decider;
 mod door;
+mod external;
 mod inbox;
 mod keeping;
 mod open;
@@ -17,27 +18,29 @@ mod tls;
 
 pub use reload::Reload;
 
+use crate::access::Access;
 use crate::bridge::{Bridge, House, Timing};
-use crate::bus::{EmbeddedBus, Publisher};
+use crate::bus::{Bus, Publisher};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::disk::{Disk, DiskTasks, Parts};
 use crate::http;
 use crate::journal::Journal;
 use crate::live::Store;
-use crate::mesh::{Effect, Mesh};
+use crate::mesh::{Effect, Mesh, View};
 use crate::snapshot::{self, Engine};
 use anyhow::Context as _;
 use decider::{Decider, spawn_outbox};
 use door::HubDoor;
 use inbox::Inbox;
 use keeping::Keeping;
-use open::{address, links, open_http, start_bus, start_house};
+use open::{address, links, open_access, open_http, start_bus, start_house};
 use presence::HubPresence;
+use reload::Part;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -51,8 +54,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Where the hub really listens, also where the configuration says port 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Addresses {
-    /// The broker.
-    pub mqtt: SocketAddr,
+    /// The broker, if it is the hub's own.
+    pub mqtt: Option<SocketAddr>,
     /// The broker with TLS, if it listens so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mqtts: Option<SocketAddr>,
@@ -65,11 +68,23 @@ pub struct Addresses {
     pub irc: Option<SocketAddr>,
 }
 
+impl Addresses {
+    fn but_the_bus(ports: &[http::Port], house: Option<&House>) -> anyhow::Result<Self> {
+        Ok(Self {
+            mqtt: None,
+            mqtts: None,
+            http: address(ports.first()).context("the HTTP interface has no address")?,
+            https: address(ports.get(1)),
+            irc: house.map(House::address),
+        })
+    }
+}
+
 /// A running hub.
 #[derive(Debug)]
 pub struct Hub {
     addresses: Addresses,
-    bus: EmbeddedBus,
+    bus: Bus,
     house: Option<House>,
     http: http::Server,
     disk: DiskTasks,
@@ -108,6 +123,8 @@ impl Hub {
         tls.iter().for_each(tls::warn_of_time);
         let clock = Arc::new(SystemClock::start());
         let now = clock.now();
+        let inbox = Arc::new(Inbox::default());
+        let access = open_access(&config, &inbox)?;
         let root = config.root.clone();
         let base = start::make_tree(&root)?;
         let lock = start::lock(&root, &base)?;
@@ -118,26 +135,20 @@ impl Hub {
 
         let ports = open_http(&config, tls.as_ref()).await?;
         let house = start_house(&config).await?;
-        let inbox = Arc::new(Inbox::default());
         let keeping = Keeping::new(&config);
         let (durable, health) = (keeping.durable.clone(), keeping.health.clone());
-        let door = HubDoor { inbox: inbox.clone(), keeping };
-        let bus = start_bus(&config, door, past.retained, tls.as_ref()).await?;
-        let addresses = Addresses {
-            mqtt: bus.address().context("the broker has no address")?,
-            mqtts: bus.tls_address(),
-            http: address(ports.first()).context("the HTTP interface has no address")?,
-            https: address(ports.get(1)),
-            irc: house.as_ref().map(House::address),
-        };
+        let addresses = Addresses::but_the_bus(&ports, house.as_ref())?;
+        let presence = HubPresence::new(now.wall, &addresses, engine.name(), why, access.clone());
+        let presence = presence.on(config.bus.broker());
+        let foreign = config.bus.broker().is_some();
+        let door = HubDoor { inbox: inbox.clone(), access: access.clone(), keeping, foreign };
+        let will = presence.will();
+        let bus = start_bus(&config, door, &access, past.retained, tls.as_ref(), will).await?;
+        let addresses = Addresses { mqtt: bus.address(), mqtts: bus.tls_address(), ..addresses };
+        let presence = presence.at(&addresses);
         let publisher: Arc<dyn Publisher> = Arc::new(bus.clone());
-        let presence = HubPresence::new(now.wall, &addresses, engine.name(), why);
 
-        let mut mesh = Mesh::new(&config);
-        let mut effects = Vec::new();
-        for event in past.events {
-            effects.extend(mesh.apply(event, now));
-        }
+        let (mesh, mut effects) = Mesh::recalled(&config, past.events, now);
         let (show, view) = watch::channel(mesh.view().clone());
         let parts = Parts {
             store,
@@ -153,13 +164,16 @@ impl Hub {
             Disk::start(parts).context("could not start the disk worker")?;
         let bridge =
             Bridge::start(links(&config, addresses.irc), Timing::default(), &publisher, &view);
+        let api = api(&config, &bus, view, &inbox, &access);
         let (stop, stopped) = watch::channel(false);
-        let reload = Reload::new(tls.map(|tls| tls::part(&config, tls)), inbox.clone());
+        let certificates = tls.map(|tls| tls::part(&config, tls));
+        let files = std::iter::once(Part::users(&access, &bus)).chain(certificates);
+        let reload = Reload::new(files, inbox.clone());
         let decider = Decider {
             mesh,
             inbox,
             disk,
-            outbox: spawn_outbox(publisher.clone()),
+            outbox: spawn_outbox(publisher),
             bridge,
             show,
             clock,
@@ -168,8 +182,7 @@ impl Hub {
         };
         effects.extend(past.expired.into_iter().map(Effect::Remove));
         let decider = tokio::spawn(decider.run(effects, past.aside, aside, stopped));
-        let (deadline, websockets) = (config.announce.deadline, Some(bus.clone()));
-        let http = http::serve(ports, http::Api { publisher, view, deadline, bus: websockets });
+        let http = http::serve(ports, api);
         let disk = disk_tasks;
         Ok(Self { addresses, bus, house, http, disk, decider, reload, stop, _lock: lock })
     }
@@ -178,6 +191,16 @@ impl Hub {
     #[must_use]
     pub const fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Where clients find the broker.
+    #[must_use]
+    pub fn broker(&self) -> String {
+        match (self.addresses.mqtt, self.bus.broker()) {
+            (Some(own), _) => format!("mqtt://{own}"),
+            (None, Some(other)) => other.to_string(),
+            (None, None) => "nowhere".to_owned(),
+        }
     }
 
     /// The way to have it read its files again, also while it runs.
@@ -239,5 +262,25 @@ impl Hub {
         }
         info!("stopped");
         lost
+    }
+}
+
+/// What HTTP works with.
+fn api(
+    config: &Config,
+    bus: &Bus,
+    view: watch::Receiver<View>,
+    inbox: &Arc<Inbox>,
+    access: &Arc<Access>,
+) -> http::Api {
+    http::Api {
+        publisher: Arc::new(bus.clone()),
+        view,
+        retained: Arc::new(bus.clone()),
+        intake: inbox.clone(),
+        purging: Arc::new(Semaphore::new(1)),
+        access: access.clone(),
+        deadline: config.announce.deadline,
+        bus: bus.embedded().cloned(),
     }
 }

@@ -17,6 +17,9 @@ pub mod name;
 /// The wall clock and a steady one, read once and handed to pure code.
 pub mod clock;
 
+/// Who may come in, and what each may do. In: names, passwords, topics. Out: yes or no.
+pub mod access;
+
 /// TOML, environment and flags to one checked configuration.
 pub mod config;
 

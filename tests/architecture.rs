@@ -16,27 +16,28 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room and the rooms it may import. `name` and `clock` may be used by all.
-const IMPORTS: [(&str, &[&str]); 14] = [
+const IMPORTS: [(&str, &[&str]); 15] = [
     ("name", &[]),
     ("clock", &[]),
-    ("config", &[]),
+    ("access", &[]),
+    ("config", &["access"]),
     ("message", &[]),
     ("live", &[]),
     ("snapshot", &[]),
     ("journal", &["message"]),
     ("mesh", &["message", "config"]),
-    ("bus", &[]),
+    ("bus", &["access"]),
     ("disk", &["message", "live", "snapshot", "journal", "bus", "mesh"]),
     ("bridge", &["message", "config", "bus", "mesh"]),
-    ("http", &["message", "config", "bus", "mesh"]),
+    ("http", &["access", "message", "config", "bus", "mesh"]),
     (
         "hub",
         &[
-            "message", "config", "bus", "mesh", "live", "snapshot", "journal", "disk", "bridge",
-            "http",
+            "access", "message", "config", "bus", "mesh", "live", "snapshot", "journal", "disk",
+            "bridge", "http",
         ],
     ),
-    ("cli", &["config", "hub", "http", "message"]),
+    ("cli", &["access", "config", "hub", "http", "live", "message"]),
 ];
 
 const FILE_MAX_LINES: usize = 600;

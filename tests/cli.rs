@@ -32,10 +32,21 @@ fn transcript(arguments: &[&str]) -> String {
 #[test]
 fn help_teaches_the_program() {
     let mut all = transcript(&["--help"]);
-    for command in ["serve", "announce", "status", "snapshots", "config", "check"] {
+    for command in ["serve", "announce", "status", "snapshots", "live", "user", "config", "check"] {
         all += &transcript(&[command, "--help"]);
     }
-    all += &transcript(&["snapshots", "list", "--help"]);
+    for command in [
+        ["snapshots", "list"],
+        ["live", "ls"],
+        ["live", "cat"],
+        ["live", "purge"],
+        ["user", "add"],
+        ["user", "passwd"],
+        ["user", "list"],
+        ["user", "remove"],
+    ] {
+        all += &transcript(&[command[0], command[1], "--help"]);
+    }
     insta::assert_snapshot!(all);
 }
 
@@ -50,6 +61,11 @@ fn mistakes_are_answered_with_what_is_wrong_and_the_way_out() {
         &["status", "--hub", "http://127.0.0.1:1"],
         &["status", "--hub", "example.org"],
         &["status", "--hub", "http://127.0.0.1:1", "../etc"],
+        &["live", "ls", "mesh/a#"],
+        &["live", "ls", "--root", "/nowhere"],
+        &["live", "cat", "mesh/+"],
+        &["live", "purge"],
+        &["live", "purge", "mesh/#", "--hub", "http://127.0.0.1:1"],
         &["announce", "--hub", "mqtt://127.0.0.1:1", "x"],
         &["announce", "--hub", "mqtt://127.0.0.1:x", "x"],
     ] {

@@ -47,7 +47,7 @@ fn config(root: &Path, more: &[(&str, &str)]) -> Config {
 async fn start(root: &Path, more: &[(&str, &str)]) -> Running {
     let engine = Arc::new(FakeEngine::new());
     let hub = Hub::start_with(config(root, more), engine.clone(), "a test".into()).await.unwrap();
-    let mqtt = hub.addresses().mqtt;
+    let mqtt = hub.addresses().mqtt.unwrap();
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(hub.run(async move { drop(stopped.await) }));
     Running { mqtt, engine, stop: Some(stop), task }
@@ -379,10 +379,11 @@ async fn an_announcement_under_way_at_a_crash_fails_after_the_restart_and_its_id
         })
     })
     .await;
+    let mut watcher = Client::connect(&hub, "watcher").await;
+    watcher.subscribe("mesh/announce/half").await;
     let mut caller = Client::connect(&hub, "crm").await;
-    caller.subscribe("mesh/announce/half").await;
     caller.publish("mesh/announce", false, r#"{"reason":"r","id":"half"}"#).await;
-    let again: Outcome = serde_json::from_slice(&caller.message().await.payload).unwrap();
+    let again: Outcome = serde_json::from_slice(&watcher.message().await.payload).unwrap();
     assert_eq!(again.state, State::Failed);
     assert_eq!(hub.engine.started().len(), 0);
     hub.stop().await;

@@ -66,7 +66,7 @@ fn announcements(root: &Path) {
         let config = Config::load(None, [], &flags).unwrap();
         let engine = Arc::new(FakeEngine::new());
         let hub = Hub::start_with(config, engine, "a benchmark".into()).await.unwrap();
-        let (client, mut events) = connect(hub.addresses().mqtt, "caller");
+        let (client, mut events) = connect(hub.addresses().mqtt.unwrap(), "caller");
         let running = tokio::spawn(hub.run(std::future::pending()));
         client.subscribe("mesh/app/r", QoS::AtLeastOnce).await.unwrap();
         wait(&mut events, |p| matches!(p, Packet::SubAck(_))).await;

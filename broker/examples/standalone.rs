@@ -121,6 +121,7 @@ impl Authority for Open {
             client_id: credentials.client_id.into(),
             user: credentials.user.map(Into::into),
             address: Some(credentials.address),
+            note: 0,
         };
         Box::pin(std::future::ready(Ok(Arc::new(identity))))
     }

@@ -39,6 +39,9 @@ pub struct Identity {
     pub user: Option<Box<str>>,
     /// Where the client connected from. `None` is the program the broker is embedded in.
     pub address: Option<SocketAddr>,
+    /// What the authority noted when it let the client in, such as which of its rules counted
+    /// then. The broker does not look at it.
+    pub note: u64,
 }
 
 /// What a client shows to get in.

@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     fn message(topic: &str, expires_at: Option<SystemTime>) -> Arc<Retained> {
-        let by = Identity { client_id: "c".into(), user: None, address: None };
+        let by = Identity { client_id: "c".into(), user: None, address: None, note: 0 };
         Arc::new(Retained {
             topic: topic.into(),
             payload: Bytes::from_static(b"p"),

@@ -66,7 +66,7 @@ impl Admission for Host {
 }
 
 pub(crate) fn identity(client_id: &str) -> Arc<Identity> {
-    Arc::new(Identity { client_id: client_id.into(), user: None, address: None })
+    Arc::new(Identity { client_id: client_id.into(), user: None, address: None, note: 0 })
 }
 
 pub(crate) fn message<'a>(topic: &'a str, payload: &'a str, qos: u8, retain: bool) -> Publish<'a> {

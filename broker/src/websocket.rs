@@ -20,12 +20,15 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::{lock::lock, pipe::Far};
+use crate::{lock::lock, pipe::Far, stream::READ_BYTES};
 
 /// The subprotocol that both sides name.
 const SUBPROTOCOL: &str = "mqtt";
 /// First read from a connection; grows with what its frames need.
 const READ_BUFFER_BYTES: usize = 4096;
+/// Room for one frame and for answers to pings. Without a bound a client that pings and never reads
+/// would make the library hoard its pongs.
+const WRITE_BUFFER_MAX_BYTES: usize = 4 * READ_BYTES;
 /// A frame may be larger than the largest packet by this.
 const FRAME_SLACK_BYTES: usize = 64 * 1024;
 
@@ -71,6 +74,7 @@ fn config(packet_max_bytes: usize) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BUFFER_MAX_BYTES)
         .max_message_size(message_max_bytes)
         .max_frame_size(message_max_bytes)
 }

@@ -4,6 +4,7 @@ use super::{
     Admitted, Arrival, BoxFuture, Door, Page, Publication, PublishError, Publisher, Refusal,
     RefusalKind, RetainedSet, Retention,
 };
+use crate::access::{Access, Claim, Denied};
 use crate::name::{By, Door as DoorName, Filter, Topic};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -52,13 +53,14 @@ impl EmbeddedBus {
     pub async fn start(
         settings: broker::Settings,
         door: Arc<dyn Door>,
+        access: Arc<Access>,
         retained: impl IntoIterator<Item = Restored>,
     ) -> Result<Self, broker::StartError> {
         let store = Arc::new(broker::MemoryStore::new());
         for message in retained {
             broker::RetainedStore::put(store.as_ref(), Arc::new(message.into()));
         }
-        let guard = Arc::new(Guard(door));
+        let guard = Arc::new(Guard { door, access });
         let broker = broker::Broker::start(settings, guard.clone(), guard, store.clone()).await?;
         Ok(Self { broker, store })
     }
@@ -88,6 +90,11 @@ impl EmbeddedBus {
     #[must_use]
     pub fn stats(&self) -> broker::Stats {
         self.broker.stats()
+    }
+
+    /// Has everybody's rights looked at again, because the rules have changed.
+    pub fn rules_changed(&self) {
+        self.broker.rules_changed();
     }
 
     /// Forgets retained messages that have expired and tells which; what it tells comes after
@@ -185,36 +192,59 @@ fn restored(message: &broker::Retained) -> Option<Restored> {
     })
 }
 
-/// The hub's door as the broker asks for it.
-struct Guard(Arc<dyn Door>);
+/// The hub's door and its rules, as the broker asks for them.
+struct Guard {
+    door: Arc<dyn Door>,
+    access: Arc<Access>,
+}
 
 impl broker::Authority for Guard {
     fn authenticate<'a>(
         &'a self,
         credentials: broker::Credentials<'a>,
     ) -> BoxFuture<'a, Result<Arc<broker::Identity>, broker::ConnectRefused>> {
-        // Loopback listeners only, which accept anybody: the configuration has checked that. A
-        // user name that nothing has proved is not believed.
-        let identity = broker::Identity {
-            client_id: credentials.client_id.into(),
-            user: None,
-            address: Some(credentials.address),
-        };
-        Box::pin(async move { Ok(Arc::new(identity)) })
+        Box::pin(async move {
+            let claim = Claim {
+                user: credentials.user,
+                password: credentials.password,
+                certificate: credentials.certificate,
+                address: credentials.address.ip(),
+            };
+            let guest = self.access.admit(claim).await.map_err(refused)?;
+            Ok(Arc::new(broker::Identity {
+                client_id: credentials.client_id.into(),
+                user: guest.user,
+                address: Some(credentials.address),
+                note: guest.reading,
+            }))
+        })
     }
 
     fn may_publish(&self, who: &broker::Identity, topic: &str) -> bool {
-        who.address.is_none() || self.0.may_publish(&by(who), topic)
+        who.address.is_none() || self.door.may_publish(&by(who), topic)
     }
 
     fn may_subscribe(&self, who: &broker::Identity, filter: &str) -> bool {
-        self.0.may_subscribe(&by(who), filter)
+        self.door.may_subscribe(&by(who), filter)
+    }
+
+    fn may_stay(&self, who: &broker::Identity) -> bool {
+        self.access.may_stay(who.user.as_deref(), who.note)
+    }
+}
+
+fn refused(denied: Denied) -> broker::ConnectRefused {
+    match denied {
+        Denied::Wrong => broker::ConnectRefused::BadCredentials,
+        Denied::Anonymous => broker::ConnectRefused::NotAuthorized,
+        Denied::ShutOut(_) => broker::ConnectRefused::Banned,
+        Denied::Busy => broker::ConnectRefused::Unavailable,
     }
 }
 
 impl broker::Admission for Guard {
     fn retention(&self, topic: &str) -> broker::Retention {
-        match self.0.retention(topic) {
+        match self.door.retention(topic) {
             Retention::Always => broker::Retention::Always,
             Retention::Never => broker::Retention::Never,
             Retention::AsPublished => broker::Retention::AsPublished,
@@ -239,7 +269,7 @@ impl broker::Admission for Guard {
             received_at: timestamp(message.received_at).unwrap_or_default(),
             awaited: message.awaited,
         };
-        match self.0.admit(arrival) {
+        match self.door.admit(arrival) {
             Ok(Admitted::Now) => broker::Admitted::Accepted,
             Ok(Admitted::When(kept)) => broker::Admitted::AcceptedWhen(Box::pin(async move {
                 kept.await.map_err(broker::Refusal::from)
@@ -249,7 +279,7 @@ impl broker::Admission for Guard {
     }
 
     fn ready(&self) -> Option<BoxFuture<'_, ()>> {
-        self.0.ready()
+        self.door.ready()
     }
 }
 
@@ -297,7 +327,7 @@ impl From<Restored> for broker::Retained {
 /// A sender that does not come from the network, as the broker keeps it.
 fn identity(by: By) -> broker::Identity {
     let client_id = format!("{}:{}", by.door.as_str(), by.client).into();
-    broker::Identity { client_id, user: by.user, address: None }
+    broker::Identity { client_id, user: by.user, address: None, note: 0 }
 }
 
 /// The sender in the hub's words. What the program itself publishes carries its

@@ -5,14 +5,19 @@
 //! [`Publisher`] and arrives like any other message.
 
 mod embedded;
+mod external;
 
 pub use embedded::{EmbeddedBus, Restored};
-pub use meshfs_broker::{ClientCertificate, Tls, TlsError, TlsFiles, websocket_answer};
+pub use external::{ClientTlsError, ExternalBus, ExternalSettings, Version, client_config};
+pub use meshfs_broker::{Tls, websocket_answer};
 
-use crate::name::{By, Filter, Topic};
+use crate::name::{BrokerUrl, By, Filter, Topic};
 use bytes::Bytes;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// A boxed future, for traits that are used behind a pointer.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -174,6 +179,10 @@ pub trait Door: Send + Sync + 'static {
     /// # Errors
     /// The message is refused: neither kept nor delivered.
     fn admit(&self, arrival: Arrival) -> Result<Admitted, Refusal>;
+    /// Takes note of a message that the bus itself does not let in.
+    fn refuse(&self, arrival: Arrival, refusal: &Refusal);
+    /// Whether only the hub publishes a topic.
+    fn hubs_own(&self, topic: &str) -> bool;
     /// `None`: go on. Otherwise publishers wait until the future resolves.
     fn ready(&self) -> Option<BoxFuture<'_, ()>>;
 }
@@ -205,6 +214,114 @@ pub struct Page {
     pub messages: Vec<Restored>,
     /// Behind which topic to go on, if there may be more.
     pub next: Option<Box<str>>,
+}
+
+/// The bus of a hub: its own broker, or a connection to another one.
+#[derive(Debug, Clone)]
+pub enum Bus {
+    /// Its own.
+    Embedded(EmbeddedBus),
+    /// Another one.
+    External(ExternalBus),
+}
+
+impl Bus {
+    /// The address that clients connect to, if it is the hub's.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.embedded().and_then(EmbeddedBus::address)
+    }
+
+    /// The address that clients connect to with TLS, if there is one.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.embedded().and_then(EmbeddedBus::tls_address)
+    }
+
+    /// The hub's own broker, if it has one.
+    #[must_use]
+    pub const fn embedded(&self) -> Option<&EmbeddedBus> {
+        match self {
+            Self::Embedded(bus) => Some(bus),
+            Self::External(_) => None,
+        }
+    }
+
+    /// Where the broker is, if it is another.
+    #[must_use]
+    pub fn broker(&self) -> Option<&BrokerUrl> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::External(bus) => Some(bus.broker()),
+        }
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> meshfs_broker::Stats {
+        match self {
+            Self::Embedded(bus) => bus.stats(),
+            Self::External(bus) => bus.stats(),
+        }
+    }
+
+    /// What keeps messages from the hub at the moment.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::External(bus) => bus.trouble(),
+        }
+    }
+
+    /// Forgets retained messages that have expired and tells which, in order with all that is
+    /// admitted.
+    pub fn sweep(&self, forgotten: impl FnMut(Topic)) {
+        match self {
+            Self::Embedded(bus) => bus.sweep(forgotten),
+            Self::External(bus) => bus.sweep(forgotten),
+        }
+    }
+
+    /// Says goodbye.
+    pub async fn shutdown(&self, limit: Duration) {
+        match self {
+            Self::Embedded(bus) => bus.shutdown(limit).await,
+            Self::External(bus) => bus.shutdown(limit).await,
+        }
+    }
+}
+
+impl Publisher for Bus {
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>> {
+        match self {
+            Self::Embedded(bus) => bus.publish(publication),
+            Self::External(bus) => bus.publish(publication),
+        }
+    }
+
+    fn say(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>> {
+        match self {
+            Self::Embedded(bus) => bus.say(publication),
+            Self::External(bus) => bus.say(publication),
+        }
+    }
+}
+
+impl RetainedSet for Bus {
+    fn page(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Page {
+        match self {
+            Self::Embedded(bus) => bus.page(filter, after, limit),
+            Self::External(bus) => bus.page(filter, after, limit),
+        }
+    }
+
+    fn get(&self, topic: &Topic) -> Option<Restored> {
+        match self {
+            Self::Embedded(bus) => bus.get(topic),
+            Self::External(bus) => bus.get(topic),
+        }
+    }
 }
 
 /// Remembers what was published.

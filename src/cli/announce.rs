@@ -54,8 +54,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         window: args.window.map(|window| window.to_string()),
     };
     let limit: Duration = args.timeout.into();
-    let outcome: Announcement = if let Some(address) = args.hub.hub.strip_prefix("mqtt://") {
-        mqtt::announce(address, &request, limit)?
+    let over_mqtt = ["mqtt://", "mqtts://"].iter().any(|scheme| args.hub.hub.starts_with(scheme));
+    let outcome: Announcement = if over_mqtt {
+        mqtt::announce(&args.hub, &request, limit)?
     } else {
         let answer = Client::new(&args.hub, Some(limit))?.post("/v1/announcements", &request)?;
         // 201 confirmed, 503 failed: both carry the outcome.

@@ -5,11 +5,15 @@ mod announce;
 mod check;
 mod client;
 mod config;
+mod live;
 mod mqtt;
 mod output;
+mod password;
 mod serve;
 mod snapshots;
 mod status;
+mod trust;
+mod user;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -56,6 +60,12 @@ enum Command {
     /// Look at the snapshots
     #[command(subcommand, arg_required_else_help = true)]
     Snapshots(snapshots::Command),
+    /// Look at the retained messages, and clear them
+    #[command(subcommand, arg_required_else_help = true)]
+    Live(live::Command),
+    /// Say who may connect, and as what
+    #[command(subcommand, arg_required_else_help = true)]
+    User(user::Command),
     /// Print every option at its default, with the why
     Config(config::Args),
     /// Say what would keep a hub from working, without starting one
@@ -65,9 +75,17 @@ enum Command {
 /// How to find the hub.
 #[derive(Debug, clap::Args)]
 struct HubArgs {
-    /// The hub to talk to: http://HOST:PORT
+    /// The hub to talk to: http://HOST:PORT or https://HOST:PORT
     #[arg(long, value_name = "URL", env = "MESHFS_HUB", default_value = "http://127.0.0.1:8080")]
     hub: String,
+    /// CA that the certificate of an https:// or mqtts:// hub comes from, in PEM form
+    /// [default: the CAs of the system]
+    #[arg(long, value_name = "FILE", env = "MESHFS_CA")]
+    ca: Option<PathBuf>,
+    /// The user to come as; the password is in the file that MESHFS_PASSWORD_FILE
+    /// names, or asked for
+    #[arg(long, value_name = "NAME", env = "MESHFS_USER")]
+    user: Option<String>,
     /// Print the same JSON that the hub answers over HTTP
     #[arg(long)]
     json: bool,
@@ -88,11 +106,27 @@ impl ConfigArgs {
     fn load(&self) -> Result<crate::config::Config, Failure> {
         let root = self.root.as_ref().map(|root| ("root", root.display().to_string()));
         let flags: Vec<_> = root.into_iter().collect();
-        // A variable that is not UTF-8 is none of ours; `vars` would panic at it.
-        let text = |os: std::ffi::OsString| os.into_string().ok();
-        let environment = std::env::vars_os().filter_map(|(k, v)| Some((text(k)?, text(v)?)));
-        crate::config::Config::load(self.config.as_deref(), environment, &flags)
+        crate::config::Config::load(self.config.as_deref(), environment(), &flags)
             .map_err(|error| Failure { exit: Exit::Config, message: error.to_string() })
+    }
+}
+
+/// A variable that is not UTF-8 is none of ours; `vars` would panic at it.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    let text = |os: std::ffi::OsString| os.into_string().ok();
+    std::env::vars_os().filter_map(move |(k, v)| Some((text(k)?, text(v)?)))
+}
+
+impl HubArgs {
+    /// Who the hub is told to be talking to, if that was said.
+    fn login(&self) -> Result<Option<password::Login>, Failure> {
+        // Also so that no message below shows it.
+        if self.hub.contains('@') {
+            let message = "the hub's address has no user and no password in it, which others on \
+                           this machine could read: say --user NAME";
+            return Err(Failure::usage(message));
+        }
+        self.user.as_deref().map(password::Login::of).transpose()
     }
 }
 
@@ -133,6 +167,8 @@ pub fn main() -> ExitCode {
         Command::Announce(args) => announce::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Snapshots(command) => snapshots::run(&command),
+        Command::Live(command) => live::run(&command),
+        Command::User(command) => user::run(&command),
         Command::Config(args) => config::run(&args),
         Command::Check(args) => check::run(&args),
     };

@@ -110,10 +110,10 @@ fn welcome(hub: &Hub, root: &std::path::Path) -> String {
         address.map(|address| format!("\n  {line}{address}")).unwrap_or_default()
     };
     format!(
-        "meshfs {} is ready\n  tree  {}\n  mqtt  mqtt://{}{}\n  http  http://{}{}\n  irc   {irc}",
+        "meshfs {} is ready\n  tree  {}\n  mqtt  {}{}\n  http  http://{}{}\n  irc   {irc}",
         env!("CARGO_PKG_VERSION"),
         root.display(),
-        addresses.mqtt,
+        hub.broker(),
         secure("mqtts mqtts://", addresses.mqtts),
         addresses.http,
         secure("https https://", addresses.https),

@@ -8,7 +8,7 @@ mod bus;
 mod irc;
 mod tls;
 
-pub use bus::{Bus, BusMode};
+pub use bus::{Bus, BusMode, External, MqttVersion};
 pub use irc::{Embedded, Irc, Network};
 pub use tls::{BusTls, ClientCertificate, HttpTls};
 
@@ -20,6 +20,11 @@ use std::time::Duration;
 
 /// The defaults, with the why of each: `config/meshfs.toml`.
 pub const DEFAULTS: &str = include_str!("../../config/meshfs.toml");
+
+/// What is said of an address that others reach, where nobody can prove who he is.
+const NO_USERS: &str = "there are no users, so that nobody could prove who he is: add some \
+    (meshfs user add NAME --role ROLE), or let everybody in with bus.allow_anonymous = true, or \
+    listen on a loopback address such as 127.0.0.1";
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -128,6 +133,14 @@ pub enum ConfigError {
         /// Where it can have come from.
         sources: String,
     },
+    /// The file of users does not say what it should.
+    #[error("{key}: {fault}")]
+    Users {
+        /// The key that names the file.
+        key: &'static str,
+        /// The file, the place and the reason.
+        fault: String,
+    },
     /// A value that reads well and means nothing good.
     #[error("{key} = {value}: {why}")]
     Refused {
@@ -166,9 +179,25 @@ impl Config {
     /// Reads the defaults, `file` (or `config/meshfs.toml` where that exists),
     /// the environment and `flags` (key and value), in this order.
     ///
+    /// The file of users is read too, to see that it can be.
+    ///
     /// # Errors
     /// The first fault, with the file or variable, the key and the reason.
     pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[(&str, String)],
+    ) -> Result<Self, ConfigError> {
+        let config = Self::read(file, environment, flags)?;
+        config.check_users()?;
+        Ok(config)
+    }
+
+    /// The same without a look at the users, for whoever is about to change them.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn read(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
         flags: &[(&str, String)],
@@ -203,16 +232,34 @@ impl Config {
         Ok(config)
     }
 
+    /// Nobody listens to the world before it is said who may come in.
+    fn check_users(&self) -> Result<(), ConfigError> {
+        let users = self.bus.policy().look().map_err(|error| {
+            let causes =
+                std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+            let fault = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+            ConfigError::Users { key: "bus.users", fault }
+        })?;
+        let mut listeners =
+            vec![("bus.listen", self.bus.listen), ("http.listen", self.http.listen)];
+        // With TLS a certificate can be what is asked of whoever comes.
+        if self.bus.tls.client_certificate == ClientCertificate::Optional {
+            listeners.extend(self.bus.tls.listen.map(|listen| ("bus.tls.listen", listen)));
+            listeners.extend(self.http.tls.listen.map(|listen| ("http.tls.listen", listen)));
+        }
+        match listeners.iter().find(|(_, listen)| !listen.ip().is_loopback()) {
+            Some((key, listen)) if users == 0 && !self.bus.allow_anonymous => {
+                Err(ConfigError::Refused { key, value: listen.to_string(), why: NO_USERS.into() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let refused = |key, value: &dyn std::fmt::Display, why: &str| {
             Err(ConfigError::Refused { key, value: value.to_string(), why: why.into() })
         };
         let open = "anybody who reaches it could do anything; listen on a loopback address such as 127.0.0.1";
-        for (key, listen) in [("bus.listen", self.bus.listen), ("http.listen", self.http.listen)] {
-            if !listen.ip().is_loopback() {
-                return refused(key, &listen, open);
-            }
-        }
         if self.irc.networks.is_empty() && !self.irc.embedded.listen.ip().is_loopback() {
             return refused("irc.embedded.listen", &self.irc.embedded.listen, open);
         }
@@ -255,6 +302,7 @@ impl Config {
                 "the copy engine has no dataset; leave it empty",
             );
         }
+        self.bus.check()?;
         self.check_tls()?;
         self.irc.check()
     }

@@ -59,7 +59,11 @@ fn a_fault_names_the_key_and_the_reason() {
         ("[bus]\nlisten = \"nowhere\"", &["bus.listen", "meshfs.toml"]),
         ("[bus]\nlisten = \"0.0.0.0:1883\"", &["bus.listen", "loopback"]),
         ("[http]\nlisten = \"192.168.1.1:80\"", &["http.listen", "loopback"]),
-        ("[bus]\nmode = \"external\"", &["external", "embedded"]),
+        ("[bus]\nlisten = \"[::]:1883\"", &["bus.listen", "user add", "allow_anonymous"]),
+        ("[bus]\nallow_anonymous = \"maybe\"", &["bus.allow_anonymous"]),
+        ("[bus]\nanonymous_role = \"guest\"", &["bus.anonymous_role", "guest", "operator"]),
+        ("[bus]\nmode = \"external\"", &["bus.external.url", "mqtt://"]),
+        ("[bus]\nmode = \"other\"", &["other", "embedded", "external"]),
         ("[bus]\nport = 1", &["port"]),
         ("[bus]\ndurable = [\"mesh/a+\"]", &["bus.durable", "wildcard"]),
         ("[bus]\ndurable = \"mesh/hub, elsewhere\"", &["bus.durable", "elsewhere"]),
@@ -108,4 +112,27 @@ fn tls_needs_certificate_and_key_and_a_required_client_certificate_its_ca() {
     assert!(!load("", &[]).unwrap().uses_tls());
     let required = "client_ca = \"ca.pem\"\nclient_certificate = \"required\"\n";
     load(&format!("[bus.tls]\n{files}{required}listen = \"0.0.0.0:8883\""), &[]).unwrap();
+}
+
+#[test]
+fn an_address_that_others_reach_wants_users_or_a_word_that_none_are_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users.toml");
+    let open = |more: &str| {
+        let path = users.display();
+        let bus = format!("listen = \"0.0.0.0:1883\"\nusers = \"{path}\"\n{more}");
+        load(&format!("[bus]\n{bus}\n[http]\nlisten = \"[::]:80\""), &[])
+    };
+    open("").unwrap_err();
+    open("allow_anonymous = true").unwrap();
+    std::fs::write(&users, "[roles.x]\n").unwrap();
+    open("").unwrap_err();
+    std::fs::write(&users, "[users.anna]\nrole = \"node\"\n").unwrap();
+    open("").unwrap();
+    std::fs::write(&users, "[users.anna]\nrole = \"nod\"\n").unwrap();
+    let error = open("").unwrap_err().to_string();
+    for word in ["bus.users", "users.toml", "users.anna.role", "nod"] {
+        assert!(error.contains(word), "{error}");
+    }
+    Config::read(None, [("MESHFS__BUS__USERS".into(), users.display().to_string())], &[]).unwrap();
 }

@@ -1,17 +1,18 @@
 //! `/v1/announcements`: the answer to a request is the outcome itself.
 
+use super::login::Caller;
 use super::problem::Problem;
 use super::{Answer, Api, Name, api};
 use crate::bus::{Publication, PublishError};
 use crate::message::contract::topics;
 use crate::message::{Announcement, Outcome, State};
-use crate::name::{AnnouncementId, By, Door};
-use axum::Json;
+use crate::name::AnnouncementId;
 use axum::body::{Body, to_bytes};
-use axum::extract::{ConnectInfo, State as Extract};
+use axum::extract::State as Extract;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use std::net::SocketAddr;
+use axum::{Extension, Json};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,24 +26,19 @@ const GRACE: Duration = Duration::from_secs(10);
 /// `POST /v1/announcements`: 201 when confirmed, 503 when failed, both with the outcome.
 pub(super) async fn announce(
     Extract(api): Extract<Api>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let body = tokio::time::timeout(BODY_LIMIT, to_bytes(body, BODY_MAX_BYTES))
-        .await
-        .map_err(|_| Problem::bad_request("the request's body did not arrive in time"))?
-        .map_err(|_| Problem::too_large("an announcement has at most 16 KiB"))?;
+    let body = read(body).await?;
     let mut announcement =
         Announcement::parse(&body).map_err(|e| Problem::bad_request(&e.to_string()))?;
     let id = announcement.id.take().unwrap_or_else(AnnouncementId::fresh);
     announcement.id = Some(id.clone());
     let payload =
         serde_json::to_vec(&announcement).map_err(|e| Problem::bad_request(&e.to_string()))?;
-    let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-    let door = if agent.is_some_and(|a| a.starts_with("meshfs/")) { Door::Cli } else { Door::Http };
     let publication = Publication {
-        by: By::new(door, peer.ip().to_string()),
+        by: caller.by(&headers),
         ..Publication::hub(topics::announce(), payload, false)
     };
     let published = api.publisher.publish(publication).await;
@@ -54,6 +50,14 @@ pub(super) async fn announce(
     })?;
     let outcome = outcome(&api, &id).await?;
     Ok(answer(&outcome))
+}
+
+/// Reads a request's body, within its bounds of size and time.
+pub(super) async fn read(body: Body) -> Result<Bytes, Problem> {
+    tokio::time::timeout(BODY_LIMIT, to_bytes(body, BODY_MAX_BYTES))
+        .await
+        .map_err(|_| Problem::bad_request("the request's body did not arrive in time"))?
+        .map_err(|_| Problem::too_large("a request has at most 16 KiB"))
 }
 
 /// Waits until the view shows how it ended.

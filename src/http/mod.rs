@@ -3,15 +3,20 @@
 mod announcements;
 pub mod api;
 mod guard;
+mod live;
+mod login;
 mod mqtt;
 mod problem;
+mod purge;
 mod server;
 
 pub use server::{Port, Server, serve};
 
-use crate::bus::{EmbeddedBus, Publisher};
+use crate::access::Access;
+use crate::bus::{BoxFuture, EmbeddedBus, Publisher, RetainedSet};
 use crate::mesh::View;
-use axum::extract::{FromRequestParts, Path, State};
+use crate::message::Entry;
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
@@ -19,7 +24,7 @@ use axum::{Json, Router};
 use problem::Problem;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -28,10 +33,26 @@ pub struct Api {
     pub publisher: Arc<dyn Publisher>,
     /// Where reads come from.
     pub view: watch::Receiver<View>,
+    /// Who may come in, and what each may do.
+    pub access: Arc<Access>,
+    /// The retained messages.
+    pub retained: Arc<dyn RetainedSet>,
+    /// Where the journal's lines go.
+    pub intake: Arc<dyn Intake>,
+    /// Held by the purge that is under way: there is one at a time.
+    pub purging: Arc<Semaphore>,
     /// By when an announcement has its outcome.
     pub deadline: Duration,
     /// The bus that takes over what comes to `/mqtt`.
     pub bus: Option<EmbeddedBus>,
+}
+
+/// The way to the core for what is no publish.
+pub trait Intake: Send + Sync + 'static {
+    /// Has a line written into the journal, before what is published after this call.
+    fn note(&self, entry: Entry);
+    /// Resolves when the hub keeps up with what comes in.
+    fn room(&self) -> BoxFuture<'_, ()>;
 }
 
 impl std::fmt::Debug for Api {
@@ -40,7 +61,17 @@ impl std::fmt::Debug for Api {
     }
 }
 
+/// Everything but the health of the hub takes a login, where one is asked for; who comes to the bus
+/// logs in there.
 fn router(api: Api) -> Router {
+    let login = axum::middleware::from_fn_with_state(api.clone(), login::login);
+    let guard = axum::middleware::from_fn_with_state(api.clone(), guard::guard);
+    let open = Router::new()
+        .route("/mqtt", get(mqtt::upgrade))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(guard);
     Router::new()
         .route("/v1/announcements", post(announcements::announce).get(announcements::list))
         .route("/v1/announcements/{id}", get(announcements::one))
@@ -48,12 +79,13 @@ fn router(api: Api) -> Router {
         .route("/v1/nodes/{node}", get(node))
         .route("/v1/snapshots", get(snapshots))
         .route("/v1/snapshots/{name}", get(snapshot))
-        .route("/mqtt", get(mqtt::upgrade))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
+        .route("/v1/live", get(live::list))
+        .route("/v1/live/purge", post(purge::purge))
+        .route("/v1/live/{*path}", get(live::one))
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(axum::middleware::from_fn(guard::same_origin))
+        .layer(login)
+        .merge(open)
         .with_state(api)
 }
 
@@ -65,6 +97,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         path.map(|Path(name)| Self(name)).map_err(|e| Problem::bad_request(&e.body_text()))
+    }
+}
+
+/// What follows the `?`; what is not understood is a problem like every other.
+struct Params<T>(T);
+
+impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query.map(|Query(query)| Self(query)).map_err(|e| Problem::bad_request(&e.body_text()))
     }
 }
 

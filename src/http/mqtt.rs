@@ -33,7 +33,7 @@ pub(super) async fn upgrade(
     tokio::spawn(async move {
         match tokio::time::timeout(ANSWER_LIMIT, upgraded).await {
             Ok(Ok(stream)) => {
-                bus.serve_websocket(TokioIo::new(stream), peer, via.certificate());
+                bus.serve_websocket(TokioIo::new(stream), peer, via.certificate().map(Into::into));
             }
             Ok(Err(error)) => debug!(%peer, %error, "WebSocket not opened"),
             Err(_) => debug!(%peer, "WebSocket not opened in time"),

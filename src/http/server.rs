@@ -174,3 +174,60 @@ where
         debug!(%peer, %error, "HTTP connection ended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::extract::Request;
+    use axum::http::{Response, StatusCode};
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Becomes a stream that echoes.
+    async fn upgrade(mut request: Request) -> Response<Body> {
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let (mut reader, mut writer) = tokio::io::split(TokioIo::new(upgraded.await.unwrap()));
+            tokio::io::copy(&mut reader, &mut writer).await.unwrap();
+        });
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        answer.headers_mut().insert("connection", "upgrade".parse().unwrap());
+        answer.headers_mut().insert("upgrade", "echo".parse().unwrap());
+        answer
+    }
+
+    #[tokio::test]
+    async fn an_upgraded_connection_holds_no_place_and_outlives_the_interface() {
+        let port = Port::open(([127, 0, 0, 1], 0).into(), None).await.unwrap();
+        let address = port.address().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let places = Arc::new(Semaphore::new(2));
+        let router = Router::new().route("/", get(upgrade));
+        let serving = Serving { router, places: places.clone(), stopped };
+        let accepting = tokio::spawn(accept(port, serving));
+
+        let mut streams = Vec::new();
+        // One place is always held for the next connection.
+        for _ in 0..5 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request =
+                b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            let mut answer = vec![];
+            while !answer.ends_with(b"\r\n\r\n") {
+                answer.push(stream.read_u8().await.unwrap());
+            }
+            assert!(answer.starts_with(b"HTTP/1.1 101 "));
+            streams.push(stream);
+        }
+        stop.send_replace(true);
+        accepting.await.unwrap();
+        drop(places.acquire_many(2).await.unwrap());
+        for stream in &mut streams {
+            stream.write_all(b"x").await.unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), b'x');
+        }
+    }
+}

@@ -1,10 +1,14 @@
 //! What would keep a hub from working, found without starting one and without
 //! leaving anything behind.
 
-use super::{start, tls};
+use super::{external, start, tls};
 use crate::config::Config;
 use crate::journal::Journal;
+use crate::mesh::Telling;
+use crate::message::contract::topics;
+use crate::name::BrokerUrl;
 use crate::snapshot;
+use bytes::Bytes;
 use rustix::fs::{FlockOperation, XattrFlags, flock, fsetxattr};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -38,6 +42,11 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     findings.push(Finding::new("root", in_time(&config.root, root).await));
     findings.push(Finding::new("tree", in_time(&config.root, tree).await));
     findings.push(Finding::new("lock", in_time(&config.root, lock).await));
+    // The configuration is only taken with a file of users that can be read.
+    if let Ok(users) = config.bus.policy().look() {
+        let detail = format!("{users} users in {}", config.bus.users.display());
+        findings.push(Finding::new("bus.users", Ok(detail)));
+    }
     let files = config.clone();
     let files = tokio::task::spawn_blocking(move || tls::look(&files)).await;
     match files.unwrap_or_else(|died| Err(died.to_string())) {
@@ -45,8 +54,13 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         Ok(Some(found)) => findings.push(Finding::new("bus.tls", Ok(found))),
         Err(wrong) => findings.push(Finding::new("bus.tls", Err(wrong))),
     }
-    let mut ports = vec![("bus.listen", config.bus.listen), ("http.listen", config.http.listen)];
-    ports.extend(config.bus.tls.listen.map(|listen| ("bus.tls.listen", listen)));
+    let mut ports = vec![("http.listen", config.http.listen)];
+    if let Some(broker) = config.bus.broker() {
+        findings.push(Finding::new("bus.external", other(config, broker).await));
+    } else {
+        ports.insert(0, ("bus.listen", config.bus.listen));
+        ports.extend(config.bus.tls.listen.map(|listen| ("bus.tls.listen", listen)));
+    }
     ports.extend(config.http.tls.listen.map(|listen| ("http.tls.listen", listen)));
     if config.irc.networks.is_empty() {
         ports.push(("irc.embedded.listen", config.irc.embedded.listen));
@@ -167,6 +181,15 @@ async fn engine(config: &Config) -> Result<String, String> {
     let chosen = chosen.await.map_err(with_causes)?;
     chosen.engine.check().await.map_err(with_causes)?;
     Ok(format!("{}: {}", chosen.engine.name(), chosen.why))
+}
+
+/// The other broker's port answers, and what is needed to log in can be read.
+async fn other(config: &Config, broker: &BrokerUrl) -> Result<String, String> {
+    let will =
+        Telling { topic: topics::hub(), payload: Bytes::new(), retain: true, correlation: None };
+    external::settings(config, broker, will).map_err(|error| format!("{error:#}"))?;
+    let found = server(&format!("{}:{}", broker.host(), broker.port())).await?;
+    Ok(format!("{broker}: {found}"))
 }
 
 async fn server(server: &str) -> Result<String, String> {

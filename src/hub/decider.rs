@@ -4,7 +4,7 @@ use super::TICK;
 use super::inbox::{Due, Inbox};
 use super::presence::HubPresence;
 use crate::bridge::Bridge;
-use crate::bus::{EmbeddedBus, Publication, Publisher};
+use crate::bus::{Bus, Publication, Publisher};
 use crate::clock::{Clock, SystemClock};
 use crate::disk::{Disk, Receipt, publication};
 use crate::live::Aside;
@@ -30,7 +30,7 @@ pub(super) struct Decider {
     pub(super) show: watch::Sender<View>,
     pub(super) clock: Arc<SystemClock>,
     pub(super) presence: HubPresence,
-    pub(super) bus: EmbeddedBus,
+    pub(super) bus: Bus,
 }
 
 impl Decider {
@@ -105,7 +105,7 @@ impl Decider {
             inbox.push(Event::Expired(topic));
         });
         self.decide(Event::Tick).await;
-        let trouble = self.disk.trouble();
+        let trouble = self.trouble();
         if self.presence.is_due(self.clock.now(), trouble) {
             self.say_presence("online").await;
         }
@@ -148,8 +148,13 @@ impl Decider {
 
     fn update_view(&self) {
         let mut view = self.mesh.view().clone();
-        view.hub = self.presence.view(self.disk.trouble());
+        view.hub = self.presence.view(self.trouble());
         self.show.send_replace(view);
+    }
+
+    /// What keeps the hub from its work: the disk comes first.
+    fn trouble(&self) -> Option<Arc<str>> {
+        self.disk.trouble().or_else(|| self.bus.trouble())
     }
 }
 

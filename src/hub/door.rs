@@ -2,12 +2,13 @@
 
 use super::inbox::Inbox;
 use super::keeping::{Keeping, stopping};
+use crate::access::{Access, Who};
 use crate::bus::{Admitted, Arrival, BoxFuture, Door, Refusal, RefusalKind, Retention};
 use crate::live;
 use crate::mesh::{Event, Received, to_hex};
 use crate::message::contract::{Author, Kept};
 use crate::message::{Malformed, Message, ReplyAddress, Subject, reply_topic};
-use crate::name::{AnnouncementId, By, Topic};
+use crate::name::{AnnouncementId, By, Door as DoorName, Topic};
 use std::sync::Arc;
 use tracing::{debug, warn};
 
@@ -20,11 +21,19 @@ const ANNOUNCEMENT_MAX_BYTES: usize = 16 << 10;
 const CORRELATION_MAX_BYTES: usize = 1024;
 /// What somebody is told who writes where only the hub does.
 const HUBS_OWN: &str = "only the hub publishes this topic";
+/// What is said of what no rule grants.
+const NO_RULE: &str = "no rule allows it; roles and rules are in users.toml";
+/// What somebody is told who wants an answer where he could not write himself.
+const NO_ANSWER: &str =
+    "answers go below mesh/app/replies/<user>/, or where you could publish yourself";
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct HubDoor {
     pub(super) inbox: Arc<Inbox>,
+    pub(super) access: Arc<Access>,
     pub(super) keeping: Keeping,
+    /// The broker is another's, and so are the rights of its clients.
+    pub(super) foreign: bool,
 }
 
 /// A message that may come in.
@@ -36,7 +45,7 @@ struct Checked {
 
 impl HubDoor {
     /// Checks a message against the contract.
-    fn check(arrival: &Arrival) -> Result<Checked, Refusal> {
+    fn check(&self, arrival: &Arrival) -> Result<Checked, Refusal> {
         let topic = Topic::parse(&arrival.topic).map_err(|e| refusal(RefusalKind::Topic, &e))?;
         let subject = Subject::of(&topic).map_err(|e| refusal(RefusalKind::Topic, &e))?;
         if subject.author() == Author::Hub && !arrival.inside {
@@ -50,11 +59,43 @@ impl HubDoor {
         }
         let message = Message::parse(&subject, &arrival.payload, arrival.retain)
             .map_err(|e| refusal(kind(&e), &e))?;
-        let reply = if subject == Subject::Announce { reply(arrival)? } else { None };
+        let reply = if subject == Subject::Announce { self.reply(arrival)? } else { None };
+        if let Message::Announcement(announcement) = &message
+            && let Some(topic) = &announcement.reply_to
+        {
+            self.may_be_answered(&arrival.by, topic)?;
+        }
         Ok(Checked { topic, message, reply })
     }
 
-    fn refuse(&self, arrival: Arrival, refusal: &Refusal) {
+    /// Where the sender of an announcement waits for the answer.
+    fn reply(&self, arrival: &Arrival) -> Result<Option<ReplyAddress>, Refusal> {
+        let reply = reply(arrival)?;
+        if let Some(reply) = &reply {
+            self.may_be_answered(&arrival.by, &reply.topic)?;
+        }
+        Ok(reply)
+    }
+
+    /// Nobody has the hub write for him where he may not.
+    fn may_be_answered(&self, by: &By, topic: &Topic) -> Result<(), Refusal> {
+        let theirs = self.foreign && by.door == DoorName::Mqtt;
+        if theirs || self.access.may_be_answered(who(by), topic.as_str()) {
+            return Ok(());
+        }
+        Err(Refusal { kind: RefusalKind::NotAuthorized, why: NO_ANSWER.into() })
+    }
+
+    fn deny(&self, by: &By, topic: &str, why: &str) {
+        warn!(%by, ?topic, why, "denied");
+        // Whoever does nothing but ask for what he may not is not held up by a full inbox.
+        if !self.inbox.is_full() {
+            let (by, topic, why) = (by.clone(), topic.to_owned(), why.to_owned());
+            self.inbox.push(Event::Refused { by, topic, why, reply: None });
+        }
+    }
+
+    fn say_refused(&self, arrival: Arrival, refusal: &Refusal) {
         // Only the answer to an announcement is waited for.
         let awaited = arrival.topic.as_ref() == "mesh/announce";
         // Debug form, which escapes: both can hold what a hostile client wrote.
@@ -64,7 +105,7 @@ impl HubDoor {
             return;
         }
         warn!(by = %arrival.by, topic = ?arrival.topic, why = ?refusal.why, "message refused");
-        let reply = awaited.then(|| reply(&arrival).ok().flatten()).flatten();
+        let reply = awaited.then(|| self.reply(&arrival).ok().flatten()).flatten();
         let (topic, why) = (arrival.topic.into(), refusal.why.to_string());
         self.inbox.push(Event::Refused { by: arrival.by, topic, why, reply });
     }
@@ -81,22 +122,31 @@ impl Door for HubDoor {
 
     fn may_publish(&self, by: &By, topic: &str) -> bool {
         // A topic that does not exist is refused by `admit`, which says why.
-        let allowed = subject(topic).is_none_or(|subject| subject.author() == Author::Anyone);
+        if subject(topic).is_some_and(|subject| subject.author() == Author::Hub) {
+            self.deny(by, topic, HUBS_OWN);
+            return false;
+        }
+        let allowed = self.access.may_publish(who(by), topic);
         if !allowed {
-            warn!(%by, ?topic, why = HUBS_OWN, "publish denied");
-            let (by, topic, why) = (by.clone(), topic.to_owned(), HUBS_OWN.to_owned());
-            self.inbox.push(Event::Refused { by, topic, why, reply: None });
+            self.deny(by, topic, NO_RULE);
         }
         allowed
     }
 
-    fn may_subscribe(&self, _: &By, filter: &str) -> bool {
+    fn may_subscribe(&self, by: &By, filter: &str) -> bool {
         // Nothing outside mesh/ is ever published: such a filter is a mistake worth an error.
-        matches!(filter.split('/').next(), Some("mesh" | "+" | "#"))
+        if !matches!(filter.split('/').next(), Some("mesh" | "+" | "#")) {
+            return false;
+        }
+        let allowed = self.access.may_subscribe(who(by), filter);
+        if !allowed {
+            self.deny(by, filter, NO_RULE);
+        }
+        allowed
     }
 
     fn admit(&self, arrival: Arrival) -> Result<Admitted, Refusal> {
-        let checked = Self::check(&arrival).and_then(|checked| {
+        let checked = self.check(&arrival).and_then(|checked| {
             let announces = matches!(checked.message, Message::Announcement(_));
             let promise = self.keeping.promise(&arrival, &checked.topic, announces)?;
             Ok((checked, announces, promise))
@@ -124,15 +174,27 @@ impl Door for HubDoor {
                     .map_or(Admitted::Now, |promise| Admitted::When(self.keeping.kept(promise))))
             }
             Err(refusal) => {
-                self.refuse(arrival, &refusal);
+                self.say_refused(arrival, &refusal);
                 Err(refusal)
             }
         }
     }
 
+    fn refuse(&self, arrival: Arrival, refusal: &Refusal) {
+        self.say_refused(arrival, refusal);
+    }
+
+    fn hubs_own(&self, topic: &str) -> bool {
+        subject(topic).is_some_and(|subject| subject.author() == Author::Hub)
+    }
+
     fn ready(&self) -> Option<BoxFuture<'_, ()>> {
         self.inbox.is_full().then(|| Box::pin(self.inbox.room()) as BoxFuture<'_, ()>)
     }
+}
+
+fn who(by: &By) -> Who<'_> {
+    Who { user: by.user.as_deref(), client: &by.client }
 }
 
 fn subject(topic: &str) -> Option<Subject> {
@@ -164,7 +226,7 @@ fn escaped(text: &str) -> usize {
     bytes.sum()
 }
 
-/// Where the sender of an announcement waits for the answer.
+/// Where the sender of an announcement says that he waits for the answer.
 fn reply(arrival: &Arrival) -> Result<Option<ReplyAddress>, Refusal> {
     let Some(topic) = arrival.response_topic.as_deref() else { return Ok(None) };
     let topic = reply_topic(topic).map_err(|e| refusal(RefusalKind::Payload, &e))?;
@@ -193,6 +255,7 @@ fn kind(malformed: &Malformed) -> RefusalKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Policy;
     use crate::name::Door as Way;
     use bytes::Bytes;
 
@@ -215,8 +278,21 @@ mod tests {
         }
     }
 
+    /// A door where whoever has no name may do what the role says.
+    fn door(role: &str) -> HubDoor {
+        let (users, anonymous_role) = ("/nowhere/users.toml".into(), role.into());
+        let policy = Policy { users, allow_anonymous: false, anonymous_role };
+        let access = Access::open(policy, |_, _| ()).unwrap();
+        HubDoor {
+            inbox: Arc::default(),
+            access: Arc::new(access),
+            keeping: Keeping::default(),
+            foreign: false,
+        }
+    }
+
     fn refused(arrival: Arrival) -> Option<RefusalKind> {
-        let door = HubDoor::default();
+        let door = door("operator");
         let admitted = door.admit(arrival);
         let pushed = door.inbox.take_now();
         let told = matches!(pushed[..], [(Event::Refused { .. }, None)]);
@@ -255,7 +331,7 @@ mod tests {
 
     #[test]
     fn only_filters_that_can_match_something_may_be_subscribed() {
-        let door = HubDoor::default();
+        let door = door("operator");
         let by = By::new(Way::Mqtt, "x");
         for filter in ["#", "mesh/#", "+/nodes/#", "mesh/hub"] {
             assert!(door.may_subscribe(&by, filter), "{filter}");
@@ -263,5 +339,40 @@ mod tests {
         for filter in ["$SYS/#", "other/#", "meshes/#", ""] {
             assert!(!door.may_subscribe(&by, filter), "{filter}");
         }
+    }
+
+    #[test]
+    fn what_no_rule_allows_is_denied_and_said() {
+        let door = door("dashboard");
+        let by = By::new(Way::Mqtt, "x");
+        assert!(door.may_subscribe(&by, "mesh/#"));
+        assert!(!door.may_publish(&by, "mesh/app/x"));
+        assert!(!door.may_publish(&by, "mesh/hub"));
+        let told = door.inbox.take_now();
+        assert!(
+            matches!(&told[..], [(Event::Refused { .. }, None), (Event::Refused { .. }, None)]),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn nobody_has_the_hub_answer_where_he_could_not_write() {
+        let (anybody, nobody) = (door("operator"), door("dashboard"));
+        let asked = |response: Option<&str>, payload| Arrival {
+            response_topic: response.map(Into::into),
+            ..arrival("mesh/announce", payload, false)
+        };
+        let with_reply_to = r#"{"reason":"x","reply_to":"mesh/app/config"}"#;
+        for asked in [asked(Some("mesh/app/config"), "x"), asked(None, with_reply_to)] {
+            assert!(anybody.admit(asked.clone()).is_ok());
+            let refusal = nobody.admit(asked).unwrap_err();
+            assert_eq!(refusal.kind, RefusalKind::NotAuthorized);
+            let told = nobody.inbox.take_now();
+            let unanswered = matches!(&told[..], [(Event::Refused { reply: None, .. }, None)]);
+            assert!(unanswered, "the refusal itself would be the answer: {told:?}");
+        }
+        let mut own = asked(Some("mesh/app/replies/anna/1"), "x");
+        own.by.user = Some("anna".into());
+        assert!(nobody.admit(own).is_ok());
     }
 }

@@ -5,8 +5,11 @@
 //! from publishers once it is full. It can then be overrun by what every
 //! connection has in its read buffer (64 KiB each) and by the hub's own words.
 
+use crate::bus::BoxFuture;
 use crate::disk::Receipt;
+use crate::http::Intake;
 use crate::mesh::Event;
+use crate::message::Entry;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 
@@ -92,6 +95,16 @@ impl Inbox {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Intake for Inbox {
+    fn note(&self, entry: Entry) {
+        self.push(Event::Noted(entry));
+    }
+
+    fn room(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Self::room(self))
     }
 }
 

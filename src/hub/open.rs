@@ -1,21 +1,47 @@
 //! Opening the ports.
 
 use super::door::HubDoor;
+use super::external;
+use super::inbox::Inbox;
+use crate::access::Access;
 use crate::bridge::{House, HouseLimits, Link};
-use crate::bus::{EmbeddedBus, Restored, Tls};
+use crate::bus::{Bus, EmbeddedBus, ExternalBus, Restored, Tls};
 use crate::config::Config;
 use crate::http::Port;
+use crate::mesh::{Event, Telling};
+use crate::message::Entry;
 use anyhow::Context as _;
 use meshfs_broker::{Listen, StartError};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tracing::info;
+
+/// Who may come in; whoever guesses passwords gets into the journal.
+pub(super) fn open_access(config: &Config, inbox: &Arc<Inbox>) -> anyhow::Result<Arc<Access>> {
+    let inbox = inbox.clone();
+    let access = Access::open(config.bus.policy(), move |address, still| {
+        let (address, seconds) = (address.to_string(), still.as_secs());
+        inbox.push(Event::Noted(Entry::ShutOut { address, seconds }));
+    });
+    let access = access.context("bus.users")?;
+    let (users, anonymous_role) = (access.users(), &config.bus.anonymous_role);
+    info!(users, anonymous_role, anywhere = config.bus.allow_anonymous, "who may come in");
+    Ok(Arc::new(access))
+}
 
 pub(super) async fn start_bus(
     config: &Config,
     door: HubDoor,
+    access: &Arc<Access>,
     retained: Vec<Restored>,
     tls: Option<&Tls>,
-) -> anyhow::Result<EmbeddedBus> {
+    will: Telling,
+) -> anyhow::Result<Bus> {
+    let door = Arc::new(door);
+    if let Some(broker) = config.bus.broker() {
+        let settings = external::settings(config, broker, will)?;
+        return Ok(Bus::External(ExternalBus::start(settings, door, retained)));
+    }
     let mut settings =
         meshfs_broker::Settings { listen: vec![config.bus.listen.into()], ..Default::default() };
     if let Some(listen) = config.bus.tls.listen {
@@ -23,8 +49,8 @@ pub(super) async fn start_bus(
     }
     settings.limits.packet_max_bytes = config.bus.packet_max_bytes;
     settings.limits.connections_max = config.bus.connections_max;
-    let bus = EmbeddedBus::start(settings, Arc::new(door), retained).await;
-    bus.map_err(|error| match (&error, config.bus.tls.listen) {
+    let bus = EmbeddedBus::start(settings, door, access.clone(), retained).await;
+    bus.map(Bus::Embedded).map_err(|error| match (&error, config.bus.tls.listen) {
         (StartError::Listen { address, .. }, Some(listen)) if *address == listen => {
             anyhow::Error::new(error).context(in_use("bus.tls.listen", listen))
         }

@@ -1,11 +1,13 @@
 //! What the hub says of itself on `mesh/hub`.
 
 use super::Addresses;
+use crate::access::Access;
 use crate::clock::Now;
 use crate::disk::Health;
 use crate::mesh::{HubView, Telling};
 use crate::message::Entry;
 use crate::message::contract::topics;
+use crate::name::BrokerUrl;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +18,12 @@ const INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct HubPresence {
     started_at: Timestamp,
+    number: u64,
     addresses: Addresses,
+    broker: Option<BrokerUrl>,
     engine: &'static str,
     why: Arc<str>,
+    access: Arc<Access>,
     trouble: Option<Arc<str>>,
     next: Duration,
     /// Retained messages whose time was over.
@@ -31,7 +36,13 @@ struct Body<'a> {
     version: &'a str,
     #[serde(with = "crate::clock::millis")]
     started_at: Timestamp,
+    /// The how manieth since then; a will has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<u64>,
     listen: Addresses,
+    /// The broker, if it is not the hub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<&'a BrokerUrl>,
     engine: Engine<'a>,
     trouble: Option<&'a str>,
     counters: Counters,
@@ -55,6 +66,7 @@ struct Counters {
     expired: u64,
     files_written: u64,
     syncs: u64,
+    logins_refused: u64,
 }
 
 impl HubPresence {
@@ -63,10 +75,30 @@ impl HubPresence {
         addresses: &Addresses,
         engine: &'static str,
         why: String,
+        access: Arc<Access>,
     ) -> Self {
-        let addresses = *addresses;
-        let next = Duration::ZERO;
-        Self { started_at, addresses, engine, why: why.into(), trouble: None, next, expired: 0 }
+        Self {
+            started_at,
+            number: 0,
+            addresses: *addresses,
+            broker: None,
+            engine,
+            why: why.into(),
+            access,
+            trouble: None,
+            next: Duration::ZERO,
+            expired: 0,
+        }
+    }
+
+    /// The same with all addresses known.
+    pub(super) fn at(self, addresses: &Addresses) -> Self {
+        Self { addresses: *addresses, ..self }
+    }
+
+    /// The same on another's broker.
+    pub(super) fn on(self, broker: Option<&BrokerUrl>) -> Self {
+        Self { broker: broker.cloned(), ..self }
     }
 
     /// True once an interval, and at once when the disk begins or ceases to refuse.
@@ -81,8 +113,24 @@ impl HubPresence {
     }
 
     pub(super) fn telling(
+        &mut self,
+        state: &str,
+        stats: &meshfs_broker::Stats,
+        health: &Health,
+    ) -> Telling {
+        self.number += 1;
+        self.body(state, Some(self.number), stats, health)
+    }
+
+    /// What another broker says for the hub when it loses it.
+    pub(super) fn will(&self) -> Telling {
+        self.body("offline", None, &meshfs_broker::Stats::default(), &Health::default())
+    }
+
+    fn body(
         &self,
         state: &str,
+        number: Option<u64>,
         stats: &meshfs_broker::Stats,
         health: &Health,
     ) -> Telling {
@@ -90,7 +138,9 @@ impl HubPresence {
             state,
             version: env!("CARGO_PKG_VERSION"),
             started_at: self.started_at,
+            number,
             listen: self.addresses,
+            broker: self.broker.as_ref(),
             engine: Engine { name: self.engine, why: &self.why },
             trouble: self.trouble.as_deref(),
             counters: Counters {
@@ -104,6 +154,7 @@ impl HubPresence {
                 expired: self.expired,
                 files_written: health.written(),
                 syncs: health.syncs(),
+                logins_refused: self.access.logins_refused(),
             },
         };
         // Strings and numbers: it always serialises.

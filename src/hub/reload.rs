@@ -1,6 +1,8 @@
 //! Reading again, while the hub runs, what is kept in files of its own.
 
 use super::inbox::Inbox;
+use crate::access::Access;
+use crate::bus::Bus;
 use crate::mesh::Event;
 use crate::message::Entry;
 use std::sync::Arc;
@@ -21,6 +23,20 @@ impl Part {
         read: impl Fn() -> anyhow::Result<String> + Send + Sync + 'static,
     ) -> Self {
         Self { what, read: Box::new(read) }
+    }
+}
+
+impl Part {
+    /// Who may come in. Connections and subscriptions that are there follow the new rules.
+    pub(super) fn users(access: &Arc<Access>, bus: &Bus) -> Self {
+        let (access, bus) = (access.clone(), bus.clone());
+        Self::new("users", move || {
+            let said = access.reload()?;
+            if let Some(bus) = bus.embedded() {
+                bus.rules_changed();
+            }
+            Ok(said)
+        })
     }
 }
 

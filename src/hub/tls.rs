@@ -1,10 +1,9 @@
 //! The certificates of the hub's TLS ports.
 
 use super::reload::Part;
-use crate::bus::{ClientCertificate, Tls, TlsError, TlsFiles};
 use crate::config::{self, BusTls, Config};
-use anyhow::Context as _;
 use jiff::Timestamp;
+use meshfs_broker::{ClientCertificate, Tls, TlsError, TlsFiles};
 use std::time::SystemTime;
 use tracing::warn;
 
@@ -41,17 +40,16 @@ pub(super) fn part(config: &Config, tls: Tls) -> Part {
 
 /// The key of the configuration whose file is at fault.
 fn named(error: TlsError, settings: &BusTls) -> anyhow::Error {
-    let (file, key) = match &error {
-        TlsError::Read { file, .. } | TlsError::Pem { file, .. } => (Some(file), "bus.tls"),
-        TlsError::ClientCa { .. } => (None, "bus.tls.client_ca"),
-        TlsError::Mismatch { .. } => (None, "bus.tls.key"),
-        TlsError::Unusable { .. } => (None, "bus.tls.certificate"),
-    };
-    let key = match file {
-        Some(_) if file == settings.certificate.as_ref() => "bus.tls.certificate",
-        Some(_) if file == settings.key.as_ref() => "bus.tls.key",
-        Some(_) if file == settings.client_ca.as_ref() => "bus.tls.client_ca",
-        _ => key,
+    let key = match &error {
+        TlsError::Mismatch { .. } | TlsError::Pem { wanted: "private key", .. } => "bus.tls.key",
+        TlsError::ClientCa { .. } => "bus.tls.client_ca",
+        TlsError::Unusable { .. } => "bus.tls.certificate",
+        // Read in this order.
+        TlsError::Read { file, .. } | TlsError::Pem { file, .. } => match Some(file) {
+            file if file == settings.certificate.as_ref() => "bus.tls.certificate",
+            file if file == settings.key.as_ref() => "bus.tls.key",
+            _ => "bus.tls.client_ca",
+        },
     };
     anyhow::Error::new(error).context(key)
 }
@@ -86,6 +84,6 @@ fn until(tls: &Tls) -> Option<Timestamp> {
 
 /// For `meshfs check`: what the files are worth, without keeping them.
 pub(super) fn look(config: &Config) -> Result<Option<String>, String> {
-    let tls = load(config).context("TLS").map_err(|error| format!("{error:#}"))?;
+    let tls = load(config).map_err(|error| format!("{error:#}"))?;
     Ok(tls.as_ref().map(describe))
 }

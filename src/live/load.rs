@@ -19,7 +19,7 @@ use std::path::Path;
 /// The largest file read back: what MQTT could ever have brought.
 const FILE_MAX_BYTES: u64 = 256 << 20;
 /// Deeper than any topic: a tree that goes on below is not ours.
-const DEPTH_MAX: usize = 40;
+pub(super) const DEPTH_MAX: usize = 40;
 /// Room for the attribute; ext4 keeps at most a block of them.
 const ATTRIBUTE_MAX_BYTES: usize = 64 << 10;
 
@@ -168,7 +168,10 @@ fn unseal_as(
     Ok(Retained { topic, payload, meta })
 }
 
-fn content(folder: &OwnedFd, name: &CStr) -> std::io::Result<(Vec<u8>, Option<Vec<u8>>)> {
+pub(super) fn content(
+    folder: &OwnedFd,
+    name: &CStr,
+) -> std::io::Result<(Vec<u8>, Option<Vec<u8>>)> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(openat(folder.as_fd(), name, flags, Mode::empty())?);
     let mut payload = Vec::new();

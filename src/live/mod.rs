@@ -17,6 +17,7 @@ mod error;
 mod load;
 mod meta;
 pub mod path;
+mod reader;
 mod store;
 mod unsynced;
 
@@ -24,4 +25,5 @@ pub(crate) use atomic::folder_made as make_folder;
 pub use commit::Change;
 pub use error::StoreError;
 pub use meta::Meta;
+pub use reader::{Foreign, Found, Reader};
 pub use store::{Aside, Loaded, Meaning, Retained, Store};

@@ -55,6 +55,18 @@ impl Mesh {
         }
     }
 
+    /// A mesh as the tree and the journal tell of it, and what is to be done about that.
+    #[must_use]
+    pub fn recalled(
+        config: &Config,
+        past: impl IntoIterator<Item = Event>,
+        now: Now,
+    ) -> (Self, Vec<Effect>) {
+        let mut mesh = Self::new(config);
+        let effects = past.into_iter().flat_map(|event| mesh.apply(event, now)).collect();
+        (mesh, effects)
+    }
+
     /// What a reader may see; copying it is cheap.
     #[must_use]
     pub const fn view(&self) -> &View {
@@ -226,7 +238,9 @@ impl Mesh {
 
     fn cleared(&mut self, subject: Subject) -> Option<Effect> {
         match subject {
-            Subject::Heartbeat(node) => {
+            // One that never sent a heartbeat is known by its presence alone.
+            Subject::Presence(node) if self.peers.beats(&node) => None,
+            Subject::Heartbeat(node) | Subject::Presence(node) => {
                 // With its heartbeat the node itself is forgotten, and what the hub believed of it.
                 self.peers.forget(&mut self.view, &node).then(|| {
                     let (topic, payload) = (topics::verdict(&node), Default::default());
@@ -235,7 +249,11 @@ impl Mesh {
             }
             Subject::NodeService(node, service) => {
                 if let Some(shown) = self.view.nodes.get_mut(&node) {
-                    Arc::make_mut(shown).services.remove(&service);
+                    let shown = Arc::make_mut(shown);
+                    shown.services.remove(&service);
+                    if shown.services.is_empty() && shown.verdict == Verdict::Unknown {
+                        self.view.nodes.remove(&node); // it was known by its services alone
+                    }
                 }
                 None
             }

@@ -30,6 +30,8 @@ struct Peer {
     heard: Duration,
     interval: Option<Duration>,
     boot_id: Option<String>,
+    /// It has sent a heartbeat, and not only presence.
+    beats: bool,
 }
 
 /// What the view does not show of the nodes.
@@ -54,6 +56,7 @@ impl Peers {
         now: Now,
     ) -> Option<Change> {
         let peer = self.heard(node, now);
+        peer.beats = true;
         peer.interval = heartbeat.interval_ms.map(Duration::from_millis);
         if heartbeat.boot_id.is_some() {
             peer.boot_id.clone_from(&heartbeat.boot_id);
@@ -123,6 +126,11 @@ impl Peers {
         view.nodes.remove(node).is_some()
     }
 
+    /// Does the hub know a node by its heartbeat?
+    pub(super) fn beats(&self, node: &NodeId) -> bool {
+        self.peers.get(node).is_some_and(|peer| peer.beats)
+    }
+
     /// Time passed.
     pub(super) fn tick(&self, view: &mut View, now: Now) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -157,6 +165,7 @@ impl Peers {
             heard: now.steady,
             interval: None,
             boot_id: None,
+            beats: false,
         });
         peer.heard = now.steady;
         peer

@@ -215,6 +215,24 @@ fn the_will_of_an_earlier_boot_does_not_kill_a_reborn_node() {
 }
 
 #[test]
+fn a_node_goes_with_the_last_thing_it_is_known_by() {
+    let mut mesh = mesh();
+    for topic in ["mesh/nodes/a/presence", "mesh/nodes/b/presence", "mesh/nodes/b/heartbeat"] {
+        mesh.apply(arrived(topic, r#"{"state":"online"}"#, at(0)), at(0));
+    }
+    mesh.apply(arrived("mesh/nodes/c/services/s", "{}", at(0)), at(0));
+    let known = |mesh: &Mesh| mesh.view().nodes.keys().map(ToString::to_string).collect::<String>();
+    assert_eq!(known(&mesh), "abc");
+    let effects = mesh.apply(arrived("mesh/nodes/a/presence", "", at(1)), at(1));
+    let verdict = topics::verdict(&crate::name::NodeId::parse("a").unwrap());
+    assert!(effects.iter().any(|e| matches!(e, Effect::Publish(t) if t.topic == verdict)));
+    assert_eq!(known(&mesh), "bc");
+    mesh.apply(arrived("mesh/nodes/b/presence", "", at(1)), at(1));
+    mesh.apply(arrived("mesh/nodes/c/services/s", "", at(1)), at(1));
+    assert_eq!(known(&mesh), "b", "it still has its heartbeat");
+}
+
+#[test]
 fn clearing_a_heartbeat_forgets_the_node_and_clears_its_verdict() {
     let mut mesh = mesh();
     mesh.apply(arrived("mesh/nodes/n1/heartbeat", "{}", at(0)), at(0));

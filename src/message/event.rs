@@ -78,6 +78,13 @@ pub enum Entry {
         /// How many since the last line.
         count: u64,
     },
+    /// An address tried too many passwords, and may try no more for a while.
+    ShutOut {
+        /// The address.
+        address: String,
+        /// For how long.
+        seconds: u64,
+    },
     /// The hub was asked to read some of its files again.
     Reload {
         /// What the files are about, such as `users`.
@@ -86,6 +93,17 @@ pub enum Entry {
         state: String,
         /// What is in force now, or why it was refused.
         detail: String,
+    },
+    /// Somebody has retained messages cleared; written before the first of them goes.
+    Purge {
+        /// Who.
+        by: By,
+        /// Those that this filter selects.
+        filter: String,
+        /// How many they are.
+        messages: u64,
+        /// How many bytes their payloads have.
+        bytes: u64,
     },
     /// A file of the live store was set aside.
     SetAside {

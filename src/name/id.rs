@@ -105,6 +105,11 @@ name!(
     /// An announcement: the caller's idempotency key, or one the hub made.
     AnnouncementId, "announcement id", 64
 );
+name!(
+    /// Somebody who can prove who he is. Also the name of a node or service that connects
+    /// under it, so that a rule can say where it may write.
+    UserName, "user name", 128
+);
 
 impl AnnouncementId {
     /// An id for an announcement that brought none: a UUID, version 7 (RFC 9562).

@@ -11,15 +11,19 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(serde::Deserialize)]
 struct Addresses {
-    mqtt: SocketAddr,
+    mqtt: Option<SocketAddr>,
+    mqtts: Option<SocketAddr>,
     http: SocketAddr,
+    https: Option<SocketAddr>,
     irc: Option<SocketAddr>,
 }
 
 pub(crate) struct Hub {
     process: Child,
     pub(crate) mqtt: SocketAddr,
+    pub(crate) mqtts: Option<SocketAddr>,
     pub(crate) http: SocketAddr,
+    pub(crate) https: Option<SocketAddr>,
     pub(crate) irc: Option<SocketAddr>,
 }
 
@@ -52,13 +56,29 @@ impl Hub {
         Self::start_with(root, &[])
     }
 
-    /// Starts a hub on free ports and waits until it says where it listens.
     pub(crate) fn start_with(root: &Path, environment: &[(&str, &str)]) -> Self {
-        Self::launch(program(env!("CARGO_BIN_EXE_meshfs")), root, environment)
+        let command = program(env!("CARGO_BIN_EXE_meshfs"));
+        Self::launch(command, root, environment, None)
+    }
+
+    /// Starts a hub on free ports and waits until it says where it listens.
+    /// Clients of its bus go to `broker`, if that is another.
+    pub(crate) fn start_on(
+        root: &Path,
+        environment: &[(&str, &str)],
+        broker: Option<SocketAddr>,
+    ) -> Self {
+        let command = program(env!("CARGO_BIN_EXE_meshfs"));
+        Self::launch(command, root, environment, broker)
     }
 
     /// The same with a command of the caller's that ends in the program.
-    pub(crate) fn launch(mut command: Command, root: &Path, environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn launch(
+        mut command: Command,
+        root: &Path,
+        environment: &[(&str, &str)],
+        broker: Option<SocketAddr>,
+    ) -> Self {
         let log =
             std::fs::File::options().create(true).append(true).open(root.join("hub.log")).unwrap();
         let mut process = command
@@ -77,7 +97,19 @@ impl Hub {
         let found: Addresses = serde_json::from_str(&line).unwrap_or_else(|_| {
             panic!("no hub: {}", std::fs::read_to_string(root.join("hub.log")).unwrap())
         });
-        Self { process, mqtt: found.mqtt, http: found.http, irc: found.irc }
+        let Addresses { mqtt, mqtts, http, https, irc } = found;
+        Self { process, mqtt: mqtt.or(broker).unwrap(), mqtts, http, https, irc }
+    }
+
+    /// No hub at all, for the clients of another's broker.
+    pub(crate) fn away(broker: SocketAddr) -> Self {
+        let process = program("true").spawn().unwrap();
+        Self { process, mqtt: broker, mqtts: None, http: broker, https: None, irc: None }
+    }
+
+    /// Waits until it is connected and has compared what is retained.
+    pub(crate) fn ready(&self) {
+        until("the hub to be ready", || self.request("GET", "/readyz", "").0 == 200);
     }
 
     /// Ends it without a warning.
@@ -93,6 +125,12 @@ impl Hub {
         self.process.wait().unwrap().code()
     }
 
+    /// Has it read its files again.
+    pub(crate) fn hang_up(&self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    }
+
     /// A client program of mosquitto, aimed at this hub.
     pub(crate) fn mosquitto(&self, name: &str) -> Command {
         let mut command = program(name);
@@ -106,20 +144,44 @@ impl Hub {
 
     /// One HTTP request; gives status and body.
     pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        use std::io::Write as _;
-        let mut stream = std::net::TcpStream::connect(self.http).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        let (host, length) = (self.http, body.len());
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head[9..12].parse().unwrap(), body.to_owned())
+        let host = format!("Host: {}\r\n", self.http);
+        let (head, body) = self.request_with(method, path, &host, body);
+        (head[9..12].parse().unwrap(), body)
     }
+
+    /// One HTTP request with these header lines; gives head and body.
+    pub(crate) fn request_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (String, String) {
+        request_to(self.http, method, path, headers, body)
+    }
+}
+
+/// One HTTP request to an address; gives head and body.
+pub(crate) fn request_to(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> (String, String) {
+    use std::io::Write as _;
+    let mut stream = std::net::TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
 }
 
 impl Drop for Hub {

@@ -188,7 +188,7 @@ fn a_tree_that_may_not_be_written_any_more_refuses_durable_messages_and_is_recov
     assert!(run(&["chown", "65534", tree.to_str().unwrap()]));
     let mut command = program(nobody[0]);
     command.args(&nobody[1..]).arg(program_of);
-    let hub = Hub::launch(command, log.path(), &[]);
+    let hub = Hub::launch(command, log.path(), &[], None);
     let mut node = Client::connect(hub.mqtt, "first", true);
     assert_eq!(node.publish(PRESENCE, &presence(1), 1).unwrap().0, 0);
     let scratch = tree.join(".tmp");

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     fn sent(qos: u8) -> Sent {
-        let by = crate::Identity { client_id: "c".into(), user: None, address: None };
+        let by = crate::Identity { client_id: "c".into(), user: None, address: None, note: 0 };
         let message = Retained {
             topic: "t".into(),
             payload: "p".into(),

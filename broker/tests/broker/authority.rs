@@ -178,8 +178,12 @@ fn every_message_carries_its_publishers_identity() {
     client.publish(&Publish::new("t", "x").qos(1).retained());
     client.vanish();
     wait_until("the will is said", || seen.lock().unwrap().len() == 2);
-    let by =
-        Identity { client_id: "node-1".into(), user: Some("anna".into()), address: Some(address) };
+    let by = Identity {
+        client_id: "node-1".into(),
+        user: Some("anna".into()),
+        address: Some(address),
+        note: 0,
+    };
     let expected = [
         (by.clone(), "t".to_owned(), QoS::AtLeastOnce, true),
         (by, "wills/node-1".to_owned(), QoS::ExactlyOnce, false),
@@ -193,7 +197,7 @@ fn the_host_publishes_through_the_same_door() {
     let server = Server::with(house);
     let mut reader = server.plain(Version::V5, "reader");
     reader.subscribe("host/#", 1);
-    let by = Arc::new(Identity { client_id: "hub".into(), user: None, address: None });
+    let by = Arc::new(Identity { client_id: "hub".into(), user: None, address: None, note: 0 });
     let outgoing = Outgoing {
         topic: "host/x".into(),
         payload: "payload".into(),
@@ -234,7 +238,7 @@ fn what_the_host_may_not_publish_it_is_told() {
         ..House::default()
     };
     let server = Server::with(house);
-    let by = Arc::new(Identity { client_id: "hub".into(), user: None, address: None });
+    let by = Arc::new(Identity { client_id: "hub".into(), user: None, address: None, note: 0 });
     let publish = |topic: &str| {
         let outgoing = Outgoing {
             topic: topic.into(),

@@ -232,7 +232,7 @@ fn a_reader_that_holds_the_host_up_has_to_go() {
 /// The host publishes numbers to `t`, each followed by so many bytes.
 fn host_publishes(server: &Server, count: u32, padding: usize) -> tokio::task::JoinHandle<()> {
     let broker = server.broker().clone();
-    let by = Arc::new(Identity { client_id: "hub".into(), user: None, address: None });
+    let by = Arc::new(Identity { client_id: "hub".into(), user: None, address: None, note: 0 });
     server.runtime().spawn(async move {
         for number in 0..count {
             let message = Outgoing {

@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 /// Resident memory of this process (broker and test) in MiB.
-fn resident_mib() -> f64 {
+pub fn resident_mib() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("status of this process");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("resident memory");
     let kib = line.split_whitespace().nth(1).and_then(|number| number.parse::<f64>().ok());
@@ -18,7 +18,7 @@ fn resident_mib() -> f64 {
 }
 
 /// Only where a test has its process to itself; otherwise it would measure its neighbours.
-fn assert_grew_less_than(mib: f64, before: f64, after: f64) {
+pub fn assert_grew_less_than(mib: f64, before: f64, after: f64) {
     let alone = std::env::var_os("NEXTEST").is_some();
     assert!(!alone || after < before + mib, "{before:.1} MiB grew to {after:.1}");
 }

@@ -3,9 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use meshfs_broker::{Limits, MemoryStore};
 
+use crate::memory::{assert_grew_less_than, resident_mib};
 use crate::support::host::House;
 use crate::support::tunnel::{Over, Tunnel};
 use crate::support::wire::{self, decode};
@@ -63,6 +65,10 @@ impl Frames {
 
     fn send(&mut self, head: u8, payload: &[u8]) {
         let _ = self.0.write_all(&frame(head, payload));
+    }
+
+    fn send_all(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
     }
 
     /// The next frame; `None` when the broker has closed.
@@ -270,13 +276,12 @@ fn a_flood_of_pings_costs_no_memory_and_delays_nobody() {
     let server = server(|_| {});
     let mut flood = Frames::greeted(server.address, Version::V4);
     let pings = frame(FIN | PING, &[b'x'; 125]).repeat(1000);
-    flood.0.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
-    // It never reads its pongs: the broker stops reading or drops them.
-    for _ in 0..200 {
-        if flood.0.write_all(&pings).is_err() {
-            break;
-        }
+    let before = resident_mib();
+    // It never reads its pongs: they are dropped.
+    for _ in 0..400 {
+        flood.send_all(&pings);
     }
+    assert_grew_less_than(10.0, before, resident_mib());
     let over = Over::websocket();
     let tunnel = Tunnel::dig(server.runtime(), server.address, &over).address;
     Client::plain(tunnel, Version::V5, "healthy").ping();
@@ -284,7 +289,19 @@ fn a_flood_of_pings_costs_no_memory_and_delays_nobody() {
 
 #[test]
 fn a_connection_handed_over_counts_and_ends_with_the_broker() {
-    let server = Server::limited(|limits| limits.connections_max = 2);
+    let limits = Limits {
+        connections_max: 2,
+        handshake_limit: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let house = House {
+        login: Box::new(|credentials| {
+            assert_eq!(credentials.certificate, Some("web1"));
+            Ok(())
+        }),
+        ..House::default()
+    };
+    let server = Server::build(house, limits, Arc::new(MemoryStore::new()));
     let listener = std::net::TcpListener::bind(crate::support::server::any_port()).unwrap();
     let address = listener.local_addr().unwrap();
     let hand_over = || {
@@ -298,6 +315,8 @@ fn a_connection_handed_over_counts_and_ends_with_the_broker() {
         });
         Frames(client)
     };
+    assert_eq!(hand_over().closed(), Some(1000), "who says nothing ends");
+    wait_until("it is counted", || server.stats().connections_refused == 1);
     let (mut one, mut two) = (hand_over(), hand_over());
     for (frames, id) in [(&mut one, "one"), (&mut two, "two")] {
         frames.send(FIN | BINARY, &Connect::new(Version::V5, id).encode());

@@ -64,6 +64,7 @@ impl Authority for House {
                 client_id: credentials.client_id.into(),
                 user: credentials.user.map(Into::into),
                 address: Some(credentials.address),
+                note: 0,
             }))
         })
     }
