@@ -244,7 +244,7 @@ fn a_disk_that_hangs_holds_up_only_who_waits_for_it_and_them_not_for_ever() {
         assert!(text.contains("within 500ms") || text.contains("does not end"), "{text}");
     }
     until("the hub to say that it hangs", || {
-        trouble(&hub).is_some_and(|why| why.contains("does not end"))
+        trouble(&hub).is_some_and(|why| why.contains("live store: a write does not end"))
     });
     let (code, why) = node.publish(PRESENCE, &presence(9), 1).unwrap();
     assert!(code == 0x83 && why.contains("does not end"), "known at the door: {why}");
