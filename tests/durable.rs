@@ -15,6 +15,8 @@ mod crash;
 #[path = "clients/hub.rs"]
 #[allow(dead_code, reason = "shared with the tests of serve")]
 mod hub;
+#[path = "disk/keeping.rs"]
+mod keeping;
 #[path = "disk/model.rs"]
 mod model;
 #[path = "disk/power.rs"]

@@ -106,6 +106,12 @@ pub trait Authority: Send + Sync + 'static {
     /// May this client subscribe to this filter? Shared subscriptions are asked without group.
     fn may_subscribe(&self, who: &Identity, filter: &str) -> bool;
 
+    /// Is a version 5 client told that it is not authorized to subscribe (0x87)? Otherwise it hears
+    /// 0x80, which says that the server does not wish to reveal the reason.
+    fn reveals_denials(&self) -> bool {
+        true
+    }
+
     /// May this client, let in under earlier rules, go on? Asked after
     /// [`Broker::rules_changed`](crate::Broker::rules_changed), also for sessions whose clients
     /// are away; a session that may not ends.

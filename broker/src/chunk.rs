@@ -9,10 +9,11 @@ use std::sync::Arc;
 use crate::{
     codec::{
         frame::{put_variable_int, variable_int, variable_int_size},
-        properties::{MESSAGE_EXPIRY, SUBSCRIPTION_ID},
+        properties::{MESSAGE_EXPIRY, SUBSCRIPTION_ID, TOPIC_ALIAS},
         publish::Publish,
     },
     retained::Retained,
+    session::aliases::Alias,
 };
 
 /// The wire form of a chunk or a subscriber.
@@ -71,6 +72,8 @@ pub(crate) struct Delivery<'a> {
     pub(crate) dup: bool,
     pub(crate) packet_id: u16,
     pub(crate) subscription_ids: &'a [u32],
+    /// For version 5 only.
+    pub(crate) alias: Alias,
 }
 
 impl Delivery<'_> {
@@ -87,8 +90,14 @@ impl Delivery<'_> {
         left_s: Option<u32>,
         payload: &[u8],
     ) {
+        let (topic, alias) = match self.alias {
+            Alias::None => (topic, None),
+            Alias::New(alias) => (topic, Some(alias)),
+            Alias::Known(alias) => (&[][..], Some(alias)),
+        };
         let ids = self.subscription_ids.iter().map(|id| 1 + variable_int_size(*id as usize));
         let section = properties.len() + left_s.map_or(0, |_| 5) + ids.sum::<usize>();
+        let section = section + alias.map_or(0, |_| 3);
         let head = 2 + topic.len() + if self.qos > 0 { 2 } else { 0 };
         let length = if self.version5 { variable_int_size(section) + section } else { 0 };
         out.push(self.first_byte());
@@ -104,6 +113,10 @@ impl Delivery<'_> {
             if let Some(left_s) = left_s {
                 out.push(MESSAGE_EXPIRY);
                 out.extend_from_slice(&left_s.to_be_bytes());
+            }
+            if let Some(alias) = alias {
+                out.push(TOPIC_ALIAS);
+                out.extend_from_slice(&alias.to_be_bytes());
             }
             for id in self.subscription_ids {
                 out.push(SUBSCRIPTION_ID);
@@ -154,6 +167,7 @@ impl Chunk {
                 dup: false,
                 packet_id: 0,
                 subscription_ids: &[],
+                alias: Alias::None,
             }
             .put(
                 &mut self.bytes,
@@ -187,6 +201,11 @@ impl Chunk {
 
     pub(crate) fn size(&self, index: usize) -> usize {
         self.metas[index].end as usize - self.start(index)
+    }
+
+    pub(crate) fn topic(&self, index: usize) -> &[u8] {
+        let Meta { id_at, topic_len, .. } = self.metas[index];
+        &self.bytes[id_at as usize - usize::from(topic_len)..id_at as usize]
     }
 
     pub(crate) fn retain_flag(&self, index: usize) -> bool {
@@ -223,7 +242,7 @@ impl Chunk {
         };
         let (end, id_at) = (meta.end as usize, meta.id_at as usize);
         let form = Form::new(to.version5, to.qos);
-        let unchanged = left_s.is_none() || !to.version5;
+        let unchanged = (left_s.is_none() || !to.version5) && to.alias == Alias::None;
         if form == self.form && to.subscription_ids.is_empty() && unchanged {
             let at = out.len();
             out.extend_from_slice(&self.bytes[start..end]);
@@ -234,7 +253,7 @@ impl Chunk {
             }
             return true;
         }
-        let topic = &self.bytes[id_at - meta.topic_len as usize..id_at];
+        let topic = self.topic(index);
         let mut rest = &self.bytes[id_at + if self.form.with_id { 2 } else { 0 }..end];
         let mut properties = &[][..];
         if self.form.version5
@@ -262,7 +281,15 @@ mod tests {
     use crate::codec::publish::parse;
 
     fn delivery(version5: bool, qos: u8, ids: &[u32]) -> Delivery<'_> {
-        Delivery { version5, qos, retain: false, dup: false, packet_id: 9, subscription_ids: ids }
+        Delivery {
+            version5,
+            qos,
+            retain: false,
+            dup: false,
+            packet_id: 9,
+            subscription_ids: ids,
+            alias: Alias::None,
+        }
     }
 
     #[test]
@@ -284,6 +311,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_topic_is_said_by_its_alias() {
+        let frame = [0x30, 6, 0, 1, b't', 0, b'h', b'i'];
+        let mut chunk = Chunk::new(Form { version5: true, with_id: false });
+        chunk.add(&parse(&frame, 2, true).unwrap(), 0);
+        let sent = |alias| {
+            let mut out = Vec::new();
+            assert!(chunk.put(&mut out, 0, &Delivery { alias, ..delivery(true, 0, &[]) }, 0));
+            out
+        };
+        assert_eq!(sent(Alias::None), frame);
+        let first = [0x30, 9, 0, 1, b't', 3, TOPIC_ALIAS, 0, 7, b'h', b'i'];
+        assert_eq!(sent(Alias::New(7)), first);
+        assert_eq!(sent(Alias::Known(7)), [0x30, 8, 0, 0, 3, TOPIC_ALIAS, 0, 7, b'h', b'i']);
     }
 
     #[test]

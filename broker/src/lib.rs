@@ -14,6 +14,7 @@
 //! - Everything that comes from a client is bounded, and freed when its session ends.
 //! - Nobody waits for a client that takes nothing.
 
+pub(crate) mod arrivals;
 pub(crate) mod listener;
 pub(crate) mod stream;
 

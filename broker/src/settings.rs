@@ -78,7 +78,7 @@ pub struct Limits {
     /// Longest keep-alive of a version 5 client, in seconds; those that ask for more or none are
     /// told to use this. 0: any.
     pub keep_alive_max_s: u16,
-    /// Topic aliases a version 5 publisher may define.
+    /// Topic aliases a version 5 publisher may define, and most that are used towards a subscriber.
     pub topic_alias_max: u16,
 }
 

@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     api::{Admission, Authority},
+    arrivals::Arrivals,
     fanout::Fanout,
     housekeeping::Deadlines,
     lock::lock,
@@ -62,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) order: Mutex<()>,
     /// The host's own door.
     pub(crate) host: Mutex<Fanout>,
+    pub(crate) arrivals: Arc<Arrivals>,
     pub(crate) counters: Counters,
     pub(crate) deadlines: Mutex<Deadlines>,
     pub(crate) phase: watch::Sender<Phase>,
@@ -97,6 +99,7 @@ impl Shared {
             rules_changed: Notify::new(),
             order: Mutex::default(),
             host: Mutex::new(Fanout::new(0, true)),
+            arrivals: Arc::new(Arrivals::new()),
             counters: Counters::default(),
             deadlines: Mutex::default(),
             phase: watch::Sender::new(Phase::Running),

@@ -166,9 +166,10 @@ impl Store {
     pub fn sync(&self) -> Result<(), StoreError> {
         let (epoch, changed) = self.unsynced().begin();
         if let Err(error) = self.sync_changed(&changed) {
-            self.unsynced().failed(changed);
+            self.unsynced().failed(&changed);
             return Err(failed(error));
         }
+        self.unsynced().done(epoch);
         let needless = self.unsynced().needless(epoch);
         if needless.is_empty() {
             return Ok(());
@@ -195,6 +196,10 @@ impl Store {
         folders.extend(changed.made_in.iter().cloned());
         if changed.many || changed.files.len() + folders.len() > EACH_MAX {
             return self.count(|| syncfs(&self.root));
+        }
+        if changed.released {
+            let keeping = atomic::folder_made(&self.root, Path::new(KEPT))?;
+            self.count(|| fsync(keeping))?;
         }
         let live = self.live()?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -201,6 +201,12 @@ impl Store {
             linkat(folder, name, &keeping, kept, AtFlags::empty())?;
             unsynced.keep(path);
         }
+        if there.is_none() && unsynced.is_released(path) {
+            // Else a power cut could bring back what was there before the file that was removed.
+            let keeping = atomic::folder_made(&self.root, Path::new(KEPT))?;
+            self.count(|| fsync(keeping))?;
+            unsynced.all_gone();
+        }
         let scratch = self.scratch()?;
         let file = atomic::write(&scratch, Path::new(TEMPORARY), content)?;
         if kept.is_none() {

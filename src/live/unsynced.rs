@@ -20,13 +20,15 @@ pub(super) struct Changed {
     pub(super) files: HashSet<PathBuf>,
     /// Folders in which a folder was made.
     pub(super) made_in: HashSet<PathBuf>,
+    /// Former files were let go.
+    pub(super) released: bool,
     /// There are more than are worth a list, or nobody knows which.
     pub(super) many: bool,
 }
 
 impl Changed {
     pub(super) fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.made_in.is_empty() && !self.many
+        self.files.is_empty() && self.made_in.is_empty() && !self.released && !self.many
     }
 
     fn add(&mut self, file: &Path) {
@@ -47,17 +49,22 @@ pub(super) struct Unsynced {
     changed: Changed,
     /// By path below `live/`: the epoch of the last change there.
     kept: HashMap<PathBuf, u64>,
+    /// By folder in which one was made: the epoch of the last one.
+    made_in: HashMap<PathBuf, u64>,
+    /// Whose former file was let go; a power cut could bring it back.
+    released: HashSet<PathBuf>,
 }
 
 impl Unsynced {
     /// After a start nobody knows what the hub before had synced.
     pub(super) fn unknown(kept: impl IntoIterator<Item = PathBuf>) -> Self {
         let changed = Changed { many: true, ..Changed::default() };
-        Self { epoch: 0, changed, kept: kept.into_iter().map(|path| (path, 0)).collect() }
+        let kept = kept.into_iter().map(|path| (path, 0)).collect();
+        Self { changed, kept, ..Self::default() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.changed.is_empty() && self.kept.is_empty()
+        self.changed.is_empty() && self.made_in.is_empty() && self.kept.is_empty()
     }
 
     /// A file was replaced, made or removed.
@@ -70,19 +77,19 @@ impl Unsynced {
 
     /// A folder was made in this one.
     pub(super) fn made_in(&mut self, folder: PathBuf) {
-        self.changed.made_in.insert(folder);
+        self.made_in.insert(folder, self.epoch);
     }
 
     /// Of these folders, those that hold an entry for a folder that is not synced.
     pub(super) fn unsynced_above(&self, folder: &Path) -> Vec<PathBuf> {
-        let above = folder.ancestors().filter(|above| self.changed.made_in.contains(*above));
+        let above = folder.ancestors().filter(|above| self.made_in.contains_key(*above));
         above.map(Path::to_owned).collect()
     }
 
     /// These folders are synced now.
     pub(super) fn synced(&mut self, folders: &[PathBuf]) {
         for folder in folders {
-            self.changed.made_in.remove(folder);
+            self.made_in.remove(folder);
         }
     }
 
@@ -99,13 +106,21 @@ impl Unsynced {
     /// A sync begins: gives what it is about, and its number.
     pub(super) fn begin(&mut self) -> (u64, Changed) {
         self.epoch += 1;
-        (self.epoch - 1, std::mem::take(&mut self.changed))
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.made_in = self.made_in.keys().cloned().collect();
+        changed.released = !self.released.is_empty();
+        (self.epoch - 1, changed)
+    }
+
+    /// The sync has all that was changed before it began.
+    pub(super) fn done(&mut self, epoch: u64) {
+        self.made_in.retain(|_, last| *last > epoch);
+        self.released.clear(); // nothing is let go while a sync is under way
     }
 
     /// The sync failed: everything is as unsynced as before.
-    pub(super) fn failed(&mut self, changed: Changed) {
+    pub(super) fn failed(&mut self, changed: &Changed) {
         self.changed.many |= changed.many;
-        self.changed.made_in.extend(changed.made_in);
         for file in &changed.files {
             self.changed.add(file);
         }
@@ -122,8 +137,19 @@ impl Unsynced {
         let needless = self.kept.get(file).is_some_and(|last| *last <= epoch);
         if needless {
             self.kept.remove(file);
+            self.released.insert(file.to_owned());
         }
         needless
+    }
+
+    /// Could a power cut bring a former file back that is older than the one let go last?
+    pub(super) fn is_released(&self, file: &Path) -> bool {
+        self.released.contains(file)
+    }
+
+    /// No former file that was let go comes back.
+    pub(super) fn all_gone(&mut self) {
+        self.released.clear();
     }
 }
 
@@ -160,7 +186,12 @@ mod tests {
         let (second, changed) = unsynced.begin();
         assert!(changed.files.contains(file));
         assert_eq!(unsynced.needless(second), [file]);
+        unsynced.done(second);
         assert!(unsynced.let_go(file, second) && unsynced.is_empty());
+        assert!(unsynced.is_released(file));
+        let (third, changed) = unsynced.begin();
+        unsynced.done(third);
+        assert!(changed.released && !unsynced.is_released(file));
     }
 
     #[test]
@@ -169,11 +200,15 @@ mod tests {
         unsynced.change(Path::new("hub.json"));
         unsynced.made_in("nodes".into());
         let (_, changed) = unsynced.begin();
-        assert!(unsynced.is_empty());
-        unsynced.failed(changed);
+        assert!(unsynced.unsynced_above(Path::new("nodes/n1")) == [Path::new("nodes")]);
+        unsynced.failed(&changed);
         let (_, again) = unsynced.begin();
         assert!(again.files.contains(Path::new("hub.json")));
         assert!(again.made_in.contains(Path::new("nodes")));
+        unsynced.made_in("app".into()); // while the sync is under way
+        unsynced.done(1);
+        assert!(unsynced.unsynced_above(Path::new("nodes")).is_empty());
+        assert_eq!(unsynced.unsynced_above(Path::new("app/x")), [Path::new("app")]);
     }
 
     #[test]

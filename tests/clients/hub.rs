@@ -60,16 +60,26 @@ impl Hub {
         Self::start_on(root, environment, None)
     }
 
-    /// Starts a hub on free ports and waits until it says where it listens.
-    /// Clients of its bus go to `broker`, if that is another.
+    /// The same on another's broker, to which clients of the bus then go.
     pub(crate) fn start_on(
+        root: &Path,
+        environment: &[(&str, &str)],
+        broker: Option<SocketAddr>,
+    ) -> Self {
+        Self::launch(program(env!("CARGO_BIN_EXE_meshfs")), root, environment, broker)
+    }
+
+    /// Starts a hub on free ports, with a command that ends in the program, and waits until it
+    /// says where it listens.
+    pub(crate) fn launch(
+        mut command: Command,
         root: &Path,
         environment: &[(&str, &str)],
         broker: Option<SocketAddr>,
     ) -> Self {
         let log =
             std::fs::File::options().create(true).append(true).open(root.join("hub.log")).unwrap();
-        let mut process = program(env!("CARGO_BIN_EXE_meshfs"))
+        let mut process = command
             .args(["serve", "--json", "--root"])
             .arg(root.join("tree"))
             .env("MESHFS__BUS__LISTEN", "127.0.0.1:0")

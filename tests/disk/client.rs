@@ -159,8 +159,9 @@ impl Client {
             4 | 5 => {
                 let id = u16::from_be_bytes([body[0], body[1]]);
                 // A reason string (0x1F) is the only property the hub sends with it.
-                let explained = body.get(4) == Some(&0x1F);
-                let text = if explained { string(5).0 } else { String::new() };
+                let properties = if body.get(3).is_some_and(|byte| *byte > 127) { 5 } else { 4 };
+                let explained = body.get(properties) == Some(&0x1F);
+                let text = if explained { string(properties + 1).0 } else { String::new() };
                 Packet::Ack { id, code: body.get(2).copied().unwrap_or(0), text }
             }
             3 => {

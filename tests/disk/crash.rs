@@ -46,7 +46,9 @@ impl Known {
 fn load(hub: SocketAddr, client: usize, number: &mut u64, acks: &AtomicUsize) -> Known {
     let mut known = Known::default();
     let id = format!("load-{client}");
-    let Some(mut connection) = Client::try_connect(hub, &id, client % 2 == 0) else { return known };
+    let Some(mut connection) = Client::try_connect(hub, &id, client.is_multiple_of(2)) else {
+        return known;
+    };
     let mut waiting = BTreeMap::new();
     loop {
         *number += 1;

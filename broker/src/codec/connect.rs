@@ -28,6 +28,8 @@ pub(crate) struct Connect<'a> {
     pub(crate) session_expiry_s: u32,
     pub(crate) receive_maximum: u16,
     pub(crate) packet_max_bytes: u32,
+    /// Aliases the client can remember.
+    pub(crate) topic_alias_maximum: u16,
     /// May acknowledgements carry a reason string?
     pub(crate) problem_information: bool,
     pub(crate) extended_auth: bool,
@@ -80,6 +82,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<Connect<'_>, Reason> {
         session_expiry_s: 0,
         receive_maximum: u16::MAX,
         packet_max_bytes: u32::MAX,
+        topic_alias_maximum: 0,
         problem_information: true,
         extended_auth: false,
     };
@@ -134,6 +137,7 @@ impl Connect<'_> {
                 }
                 RECEIVE_MAXIMUM => self.receive_maximum = number as u16,
                 MAXIMUM_PACKET_SIZE => self.packet_max_bytes = number,
+                TOPIC_ALIAS_MAXIMUM => self.topic_alias_maximum = number as u16,
                 PROBLEM_INFORMATION => self.problem_information = number == 1,
                 AUTH_METHOD | AUTH_DATA => self.extended_auth = true,
                 _ => {}

@@ -85,6 +85,7 @@ pub(crate) fn unwelcome(reason: Reason, version5: bool) -> Vec<u8> {
 pub(crate) enum Granted {
     Qos(u8),
     NotAuthorized,
+    Unspecified,
     Invalid,
     Quota,
 }
@@ -97,6 +98,7 @@ pub(crate) fn subscribed(packet_id: u16, granted: &[Granted], version5: bool) ->
         let code = |granted: &Granted| match granted {
             Granted::Qos(qos) => Code::Success(mqttbytes5::qos(*qos).unwrap_or_default()),
             Granted::NotAuthorized => Code::NotAuthorized,
+            Granted::Unspecified => Code::Unspecified,
             Granted::Invalid => Code::TopicFilterInvalid,
             Granted::Quota => Code::QuotaExceeded,
         };

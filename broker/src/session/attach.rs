@@ -11,6 +11,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::{
     Session,
     acks::{AckForm, Acks},
+    aliases::Aliases,
     connection::Connection,
     deliver::Io,
     queue::Owed,
@@ -19,6 +20,7 @@ use super::{
 };
 use crate::{
     api::Identity,
+    arrivals::Turnstile,
     codec::{
         Reason,
         connect::Connect,
@@ -111,6 +113,8 @@ impl Attached {
             receive_maximum: limits.inflight_max.min(connect.receive_maximum.into()),
             packet_max_bytes,
         };
+        lock(&session.queue).aliases =
+            Aliases::new(limits.topic_alias_max.min(connect.topic_alias_maximum));
         go_online(shared, &session, ticket, owed, welcome(session_present, version5, terms));
         session.silence_limit_ms.store(u64::from(keep_alive_s) * 1500, SeqCst);
         *lock(&session.io) = Io::new(stream.clone());
@@ -119,6 +123,7 @@ impl Attached {
         Connection {
             shared: shared.clone(),
             stream: stream.clone(),
+            turnstile: Turnstile::new(shared.arrivals.clone()),
             ticket,
             rules,
             attached: guard,

@@ -20,8 +20,9 @@ use crate::{
     stream::READ_BYTES,
 };
 
-/// Packet type.
+/// Packet types.
 pub(super) const PUBLISH: u8 = 3;
+pub(super) const SUBSCRIBE: u8 = 8;
 
 impl Connection {
     /// Acts on everything that came in one read.
@@ -140,7 +141,7 @@ impl Connection {
             PUBLISH => self.publish(turn, bytes, frame),
             4 | 5 | 7 => self.acknowledged(bytes, frame),
             6 => self.release(bytes, frame),
-            8 => self.subscribe(turn, &control::subscribe(bytes, frame, version5)?),
+            SUBSCRIBE => self.subscribe(turn, &control::subscribe(bytes, frame, version5)?),
             10 => self.unsubscribe(turn, &control::unsubscribe(bytes, frame, version5)?),
             12 if bytes.len() == 2 && bytes[0] == 0xC0 => {
                 self.answers.extend_from_slice(&PING_RESPONSE);

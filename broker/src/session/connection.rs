@@ -4,16 +4,22 @@ use std::{
     collections::HashMap,
     pin::{Pin, pin},
     sync::{Arc, atomic::Ordering::SeqCst},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::BytesMut;
 use tokio::{sync::OwnedMutexGuard, time::Instant};
 
-use super::{Session, acks::Acks, batch::PUBLISH, inflight::Ack};
+use super::{
+    Session,
+    acks::Acks,
+    batch::{PUBLISH, SUBSCRIBE},
+    inflight::Ack,
+};
 use crate::{
     api::Identity,
+    arrivals::Turnstile,
     codec::{Reason, connect::Will},
     fanout::Fanout,
     lock::lock,
@@ -44,6 +50,7 @@ pub(crate) struct Connection {
     pub(crate) shared: Arc<Shared>,
     pub(crate) session: Arc<Session>,
     pub(crate) stream: Arc<Stream>,
+    pub(crate) turnstile: Turnstile,
     pub(crate) who: Arc<Identity>,
     pub(crate) ticket: u64,
     /// The rules its rights were settled by, see [`Shared::rules`].
@@ -180,6 +187,7 @@ impl Connection {
             if kicked.as_mut().poll(context).is_ready() || self.poll_acks(context) {
                 return Poll::Ready(Ok(()));
             }
+            self.turnstile.step_aside();
             if gate.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Ok(()));
             }
@@ -205,7 +213,18 @@ impl Connection {
             if kicked.as_mut().poll(context).is_ready() || self.poll_acks(context) {
                 return Poll::Ready(Ok(()));
             }
-            stream.poll_read(context, |bytes| self.received(bytes)).map(|read| match read {
+            if self.turnstile.must_wait(context) {
+                return Poll::Pending;
+            }
+            let waker = self.turnstile.waker();
+            let read = stream.poll_read(&mut Context::from_waker(&waker), |bytes| {
+                if bytes[0] >> 4 != SUBSCRIBE || !self.partial.is_empty() {
+                    self.turnstile.release();
+                }
+                self.received(bytes)
+            });
+            self.turnstile.release();
+            read.map(|read| match read {
                 Ok(Some(result)) => result,
                 Ok(None) | Err(_) => Err(End::Closed),
             })
@@ -213,7 +232,7 @@ impl Connection {
         .await
     }
 
-    fn poll_acks(&mut self, context: &mut std::task::Context<'_>) -> bool {
+    fn poll_acks(&mut self, context: &mut Context<'_>) -> bool {
         if self.acks.waiting() == 0 {
             return false;
         }

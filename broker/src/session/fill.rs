@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, ops::Range, time::SystemTime};
 
 use super::{
+    aliases::Alias,
     inflight::{Sent, Slot},
     queue::{Filled, Item, OUT_BYTES, Queue, Replaying},
 };
@@ -74,7 +75,7 @@ impl Queue {
     }
 
     fn resend_one(
-        &self,
+        &mut self,
         out: &mut Vec<u8>,
         packet_id: u16,
         slot: Slot,
@@ -96,7 +97,7 @@ impl Queue {
 
     /// True when the turn ends with a chunk that is written as it is.
     fn fill_qos0(
-        &self,
+        &mut self,
         out: &mut Vec<u8>,
         take: &Take,
         range: Range<usize>,
@@ -105,7 +106,8 @@ impl Queue {
     ) -> bool {
         let (chunk, owed) = (&take.chunk, &self.owed);
         let flags = take.retain_as_published;
-        let untouched = range == (0..chunk.len()) && take.subscription_ids.is_empty();
+        let untouched =
+            range == (0..chunk.len()) && take.subscription_ids.is_empty() && self.aliases.is_off();
         if untouched && chunk.fits_whole(owed.version5, flags, owed.packet_max_bytes) {
             filled.messages += chunk.len();
             if chunk.bytes().len() > WHOLE_MIN_BYTES {
@@ -176,7 +178,7 @@ impl Queue {
 
     /// One message in this client's form. False when it must not be sent: expired, or too large.
     fn put(
-        &self,
+        &mut self,
         out: &mut Vec<u8>,
         take: &Take,
         index: usize,
@@ -191,13 +193,18 @@ impl Queue {
             dup,
             packet_id,
             subscription_ids: &take.subscription_ids,
+            alias: Alias::None,
         };
-        let at = out.len();
-        take.chunk.put(out, index, &delivery, now_ms) && self.fits(out, at)
+        if self.aliases.is_off() {
+            let at = out.len();
+            return take.chunk.put(out, index, &delivery, now_ms) && self.fits(out, at);
+        }
+        let (chunk, topic) = (&take.chunk, take.chunk.topic(index));
+        self.put_by_alias(out, topic, delivery, |out, d| chunk.put(out, index, d, now_ms))
     }
 
     fn put_retained(
-        &self,
+        &mut self,
         out: &mut Vec<u8>,
         message: &Retained,
         qos: u8,
@@ -219,10 +226,39 @@ impl Queue {
             dup,
             packet_id,
             subscription_ids,
+            alias: Alias::None,
         };
+        self.put_by_alias(out, message.topic.as_bytes(), delivery, |out, delivery| {
+            delivery.put_retained(out, message, left_s);
+            true
+        })
+    }
+
+    /// Says the topic by its alias where the client allows it. An alias counts as known only when
+    /// its message really went out, and must not make a message too large for the client.
+    fn put_by_alias<'a>(
+        &mut self,
+        out: &mut Vec<u8>,
+        topic: &[u8],
+        delivery: Delivery<'a>,
+        put: impl Fn(&mut Vec<u8>, &Delivery<'a>) -> bool,
+    ) -> bool {
         let at = out.len();
-        delivery.put_retained(out, message, left_s);
-        self.fits(out, at)
+        let alias = self.aliases.find(topic);
+        if alias != Alias::None {
+            if !put(out, &Delivery { alias, ..delivery }) {
+                return false;
+            }
+            if self.fits(out, at) {
+                self.aliases.sent(topic, alias);
+                return true;
+            }
+        }
+        let sent = put(out, &delivery) && self.fits(out, at);
+        if sent {
+            self.aliases.sent(topic, Alias::None);
+        }
+        sent
     }
 
     /// Takes a packet back that is larger than the client allows.

@@ -8,6 +8,7 @@
 //! `queue`. Nobody holds one over an await.
 
 pub(crate) mod acks;
+pub(crate) mod aliases;
 pub(crate) mod attach;
 pub(crate) mod batch;
 pub(crate) mod connect;

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     acks::Unsure,
+    aliases::Aliases,
     inflight::{Ack, Inflight},
 };
 use crate::{
@@ -73,6 +74,7 @@ pub(crate) struct Queue {
     /// Whose state this is; another user with the same client id does not inherit it.
     pub(crate) who: Option<Arc<Identity>>,
     pub(crate) owed: Owed,
+    pub(crate) aliases: Aliases,
     pub(crate) subscriptions: HashMap<Box<str>, Options>,
     /// Only answers go out: a SUBACK is not written yet, or a DISCONNECT is the last packet.
     pub(crate) paused: bool,
@@ -108,6 +110,7 @@ impl Queue {
             known: false,
             who: None,
             owed: Owed { version5: false, receive_maximum: 1, packet_max_bytes: usize::MAX },
+            aliases: Aliases::default(),
             subscriptions: HashMap::new(),
             paused: false,
             delayed_will: None,
@@ -232,7 +235,7 @@ impl Queue {
     /// The connection is gone: QoS 0 and answers go with it.
     pub(crate) fn go_offline(&mut self) {
         (self.online, self.paused) = (false, false);
-        self.answers = Vec::new();
+        (self.answers, self.aliases) = (Vec::new(), Aliases::default());
         self.items.retain(|item| match item {
             Item::Messages { take, .. } => take.qos > 0,
             Item::Replay(replay) => replay.qos > 0,

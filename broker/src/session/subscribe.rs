@@ -58,7 +58,8 @@ impl Connection {
             Ok(Granted::Qos(wanted.qos))
         } else {
             tracing::debug!(client_id = %self.who.client_id, %filter, "subscription refused");
-            Ok(Granted::NotAuthorized)
+            let told = self.shared.authority.reveals_denials();
+            Ok(if told { Granted::NotAuthorized } else { Granted::Unspecified })
         }
     }
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use std::collections::HashMap;
+
 use crate::support::properties::{self as property, MAXIMUM_PACKET_SIZE, RECEIVE_MAXIMUM};
 use crate::support::wire::{self, PUBACK};
-use crate::support::{Client, Connect, Packet, Publish, Server, VERSIONS, Version};
+use crate::support::{Client, Connect, Packet, Publish, Server, VERSIONS, Version, wait_until};
 
 #[test]
 fn a_reader_never_has_more_in_flight_than_it_asked_for() {
@@ -101,26 +103,70 @@ fn an_alias_that_stands_for_nothing_is_a_protocol_error() {
     client.closed();
 }
 
-#[test]
-fn a_reader_that_allows_aliases_still_gets_the_right_topics() {
-    let server = Server::start();
-    let connect = Connect::new(Version::V5, "aliases").with(property::topic_alias_maximum(10));
-    let mut reader = server.connect(&connect);
-    reader.subscribe("t/#", 0);
-    let mut writer = server.plain(Version::V4, "writer");
-    let mut known = std::collections::HashMap::new();
-    for count in 0..60 {
-        let topic = format!("t/{}", count % 6);
-        writer.publish(&Publish::new(&topic, &topic));
-        let message = reader.message();
-        if let Some(alias) = property::number(&message.properties, property::TOPIC_ALIAS) {
-            if message.topic.is_empty() {
-                assert_eq!(known.get(&alias), Some(&topic));
-                continue;
-            }
+/// The topic a message really is on; aliases are remembered as they come.
+fn topic_of(known: &mut HashMap<u32, String>, message: &Publish) -> String {
+    let alias = property::number(&message.properties, property::TOPIC_ALIAS);
+    match (alias, message.topic.is_empty()) {
+        (Some(alias), true) => known.get(&alias).expect("an alias that was said before").clone(),
+        (Some(alias), false) => {
             known.insert(alias, message.topic.clone());
+            message.topic.clone()
         }
-        assert_eq!(message.topic, topic);
+        (None, _) => message.topic.clone(),
+    }
+}
+
+#[test]
+fn a_reader_that_allows_aliases_gets_them_and_the_right_topics() {
+    const ALIASES: u16 = 4;
+    let server = Server::start();
+    let connect =
+        Connect::persistent(Version::V5, "aliases").with(property::topic_alias_maximum(ALIASES));
+    let mut writer = server.plain(Version::V4, "writer");
+    for number in 0..50 {
+        writer.publish(&Publish::new(&format!("topic/{number}"), number.to_string()).retained());
+    }
+    for round in 0..2 {
+        // On a new connection nothing is known of what the former one said.
+        let mut known = HashMap::new();
+        let (mut by_alias, mut reader) = (0, server.connect(&connect));
+        reader.subscribe("topic/#", 2);
+        for _ in 0..50 {
+            let message = reader.message();
+            assert_eq!(topic_of(&mut known, &message), format!("topic/{}", message.text()));
+        }
+        for count in 0..600_u32 {
+            // Two topics in three are hot ones, and they change in the middle.
+            let number = if count % 3 == 0 { count % 50 } else { count % 3 + 10 * (count / 300) };
+            let qos = (count % 3) as u8;
+            writer.publish(&Publish::new(&format!("topic/{number}"), number.to_string()).qos(qos));
+            let message = reader.message();
+            assert_eq!(topic_of(&mut known, &message), format!("topic/{}", message.text()));
+            by_alias += u32::from(message.topic.is_empty());
+        }
+        assert!(known.keys().all(|alias| (1..=u32::from(ALIASES)).contains(alias)), "{known:?}");
+        assert!(by_alias > 350, "round {round}: {by_alias} of 600 came by alias");
+        reader.disconnect();
+        wait_until("it is away", || server.stats().connections == 1);
+    }
+}
+
+#[test]
+fn an_alias_makes_no_message_too_large_and_no_lost_message_defines_one() {
+    let server = Server::start();
+    // Room for "topic/a" with one byte and no property, and for no more.
+    let connect = Connect::new(Version::V5, "small")
+        .with(property::topic_alias_maximum(4))
+        .with(property::maximum_packet_size(13));
+    let mut reader = server.connect(&connect);
+    reader.subscribe("topic/a", 0);
+    let mut writer = server.plain(Version::V5, "writer");
+    for payload in ["1", "too long for it", "2"] {
+        writer.publish(&Publish::new("topic/a", payload));
+    }
+    for payload in ["1", "2"] {
+        let message = reader.message();
+        assert_eq!((&*message.topic, message.text()), ("topic/a", payload));
     }
 }
 

@@ -9,7 +9,7 @@ use meshfs_broker::{Admitted, Limits, MemoryStore, Retained, RetainedStore};
 
 use crate::support::host::House;
 use crate::support::wire::{self, PUBACK};
-use crate::support::{Client, Publish, Server, VERSIONS, Version, wait_until};
+use crate::support::{Client, Packet, Publish, Server, VERSIONS, Version, wait_until};
 
 /// A store that remembers the order of its calls.
 #[derive(Debug, Default)]
@@ -166,4 +166,27 @@ fn what_changes_during_a_replay_ends_up_new() {
         let last = [("new".to_owned(), false), (String::new(), false)][number % 2].clone();
         assert_eq!(*values, [("old".to_owned(), true), last], "{topic}");
     }
+}
+
+#[test]
+fn a_publish_does_not_overtake_the_subscribe_that_was_sent_before_it() {
+    let server = Server::start();
+    let mut reader = server.plain(Version::V4, "reader");
+    let mut writer = server.plain(Version::V4, "writer");
+    const ROUNDS: u16 = 500;
+    let mut heard = 0;
+    for round in 1..=ROUNDS {
+        // Both are at rest on the broker's side; without the order half of the rounds are lost.
+        std::thread::sleep(Duration::from_millis(1));
+        let topic = format!("race/{round}");
+        reader.send(&wire::subscribe(Version::V4, round, &[(&topic, 0)], &[]));
+        writer.send_publish(&Publish::new(&topic, ""));
+        writer.ping();
+        reader.ping();
+        while let Some(packet) = reader.try_next(Duration::ZERO) {
+            heard += u16::from(matches!(packet, Packet::Publish(_)));
+        }
+    }
+    // It is a courtesy with a time limit, so a machine that stands still may cost a few.
+    assert!(heard > ROUNDS * 9 / 10, "{heard} of {ROUNDS}");
 }

@@ -246,10 +246,10 @@ fn no_subprotocol_or_another_one_is_refused() {
         let (_, answer) = Frames::ask(server.address, &request(offers));
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     }
+    wait_until("all are counted", || server.stats().connections_refused == 3);
     let (_, answer) =
         Frames::ask(server.address, &request("Sec-WebSocket-Protocol: mqttv3.1, mqtt\n"));
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
-    wait_until("it is counted", || server.stats().connections_refused == 3);
 }
 
 #[test]
@@ -287,13 +287,30 @@ fn a_flood_of_pings_costs_no_memory_and_delays_nobody() {
     Client::plain(tunnel, Version::V5, "healthy").ping();
 }
 
+/// A connection that came in elsewhere, with its HTTP part done.
+fn hand_over(server: &Server) -> Frames {
+    let listener = std::net::TcpListener::bind(crate::support::server::any_port()).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    let (stream, peer) = listener.accept().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    server.runtime().block_on(async {
+        let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+        server.broker().serve_websocket(stream, peer, Some("web1".into()));
+    });
+    Frames(client)
+}
+
+#[test]
+fn who_is_handed_over_and_says_nothing_ends() {
+    let server = Server::limited(|limits| limits.handshake_limit = Duration::from_millis(500));
+    assert_eq!(hand_over(&server).closed(), Some(1000));
+    wait_until("it is counted", || server.stats().connections_refused == 1);
+}
+
 #[test]
 fn a_connection_handed_over_counts_and_ends_with_the_broker() {
-    let limits = Limits {
-        connections_max: 2,
-        handshake_limit: Duration::from_millis(500),
-        ..Limits::default()
-    };
+    let limits = Limits { connections_max: 2, ..Limits::default() };
     let house = House {
         login: Box::new(|credentials| {
             assert_eq!(credentials.certificate, Some("web1"));
@@ -302,21 +319,7 @@ fn a_connection_handed_over_counts_and_ends_with_the_broker() {
         ..House::default()
     };
     let server = Server::build(house, limits, Arc::new(MemoryStore::new()));
-    let listener = std::net::TcpListener::bind(crate::support::server::any_port()).unwrap();
-    let address = listener.local_addr().unwrap();
-    let hand_over = || {
-        let client = TcpStream::connect(address).unwrap();
-        client.set_read_timeout(Some(LIMIT)).unwrap();
-        let (stream, peer) = listener.accept().unwrap();
-        stream.set_nonblocking(true).unwrap();
-        server.runtime().block_on(async {
-            let stream = tokio::net::TcpStream::from_std(stream).unwrap();
-            server.broker().serve_websocket(stream, peer, Some("web1".into()));
-        });
-        Frames(client)
-    };
-    assert_eq!(hand_over().closed(), Some(1000), "who says nothing ends");
-    wait_until("it is counted", || server.stats().connections_refused == 1);
+    let hand_over = || hand_over(&server);
     let (mut one, mut two) = (hand_over(), hand_over());
     for (frames, id) in [(&mut one, "one"), (&mut two, "two")] {
         frames.send(FIN | BINARY, &Connect::new(Version::V5, id).encode());

@@ -404,3 +404,6 @@ fn expires_at(packet: &Packet, now: Timestamp) -> Option<Timestamp> {
     let seconds = i64::from(packet.expiry_s?);
     now.checked_add(SignedDuration::from_secs(seconds)).ok()
 }
+
+#[cfg(test)]
+mod tests;
