@@ -5,10 +5,12 @@
 //! disagree with the program.
 
 mod bus;
+mod bus_limits;
 mod irc;
 mod tls;
 
 pub use bus::{Bus, BusMode, External, MqttVersion};
+pub use bus_limits::BusLimits;
 pub use irc::{Embedded, Irc, Network};
 pub use tls::{BusTls, ClientCertificate, HttpTls};
 
@@ -271,6 +273,7 @@ impl Config {
         if !(1024..=64 << 20).contains(&self.bus.packet_max_bytes) {
             return refused("bus.packet_max_bytes", &self.bus.packet_max_bytes, "1024 to 67108864");
         }
+        self.bus.limits.check()?;
         if self.bus.connections_max == 0 {
             return refused("bus.connections_max", &0, "at least 1");
         }
