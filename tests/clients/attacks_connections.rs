@@ -58,7 +58,7 @@ fn bytes_that_no_client_sends_end_only_the_connection_they_come_on() {
         assert_eq!(client.bytes_until_closed(), b"", "{bytes:x?}");
     }
     let after: [Vec<u8>; 9] = [
-        connect.clone(),
+        connect,
         vec![0x20, 3, 0, 0, 0],
         vec![0x90, 4, 0, 1, 0, 1],
         vec![0x30, 0xff, 0xff, 0xff, 0x7f],
