@@ -32,7 +32,9 @@ pub(crate) mod fanout;
 pub(crate) mod routes;
 pub(crate) mod subscriptions;
 
+pub(crate) mod bounds;
 pub(crate) mod housekeeping;
+pub(crate) mod ledger;
 pub(crate) mod lock;
 pub(crate) mod shared;
 pub(crate) mod tasks;
@@ -56,7 +58,7 @@ pub use certificate::Validity;
 pub use properties::{Properties, PropertiesBuilder};
 pub use retained::{MemoryStore, Page, Retained, RetainedStore};
 pub use settings::{Limits, Listen, Settings, StartError};
-pub use stats::Stats;
+pub use stats::{LimitStats, Stats};
 pub use tls::{ClientCertificate, Secured, Tls, TlsError, TlsFiles};
 pub use topic::{filter_matches, valid_filter, valid_topic};
 pub use websocket::{UpgradeRefused, websocket_answer};
