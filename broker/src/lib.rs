@@ -32,6 +32,8 @@ pub(crate) mod fanout;
 pub(crate) mod routes;
 pub(crate) mod subscriptions;
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub(crate) mod housekeeping;
 pub(crate) mod lock;
 pub(crate) mod shared;
