@@ -19,6 +19,24 @@ pub mod live;
 #[path = "../../src/access/filter.rs"]
 mod filter;
 
+#[path = "../../src/live/meta.rs"]
+#[allow(clippy::duplicate_mod, dead_code, reason = "`live` shows nobody its inside")]
+mod meta;
+
+/// What stands beside a payload in the tree.
+pub mod beside {
+    /// The attribute of a payload; `None` if there can be none.
+    pub fn seal(payload: &[u8], meta: &str) -> Option<Vec<u8>> {
+        crate::meta::seal(payload, &serde_json::from_str(meta).ok()?).ok()
+    }
+
+    /// The metadata as JSON, if it vouches for the payload; else why not.
+    pub fn unseal(attribute: &[u8], payload: &[u8]) -> Result<String, String> {
+        let meta = crate::meta::unseal(attribute, payload).map_err(|why| why.to_string())?;
+        serde_json::to_string(&meta).map_err(|e| e.to_string())
+    }
+}
+
 /// What a rule and a subscription mean to each other.
 pub mod rights {
     /// Is this a filter?
