@@ -81,6 +81,9 @@ impl Broker {
         let addresses =
             known.map(|(open, asked)| open.local_addr().unwrap_or(asked.address)).collect();
         let shared = Arc::new(Shared::new(settings.limits, authority, admission, retained));
+        if shared.limits.retained_topics_per_identity_max > 0 {
+            lock(&shared.ledger).count(shared.retained.as_ref());
+        }
         shared.tasks.spawn(keep_house(shared.clone()));
         for (listener, how) in listeners.into_iter().zip(settings.listen) {
             shared.tasks.spawn(accept(shared.clone(), listener, how));
@@ -145,6 +148,7 @@ impl Broker {
             payload: &message.payload,
             alias: None,
             expiry_s: message.expiry.map(|e| u32::try_from(e.as_secs()).unwrap_or(u32::MAX)),
+            user_properties: 0,
             raw: None,
             version5: true,
         };
@@ -184,6 +188,8 @@ impl Broker {
         let mut stats = shared.counters.stats();
         stats.connections = lock(&shared.online).len() as u64;
         stats.sessions = lock(&shared.sessions).len() as u64;
+        stats.queued_bytes = shared.budget.used() as u64;
+        stats.limits = shared.reached.stats();
         stats
     }
 

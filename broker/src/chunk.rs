@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::{
+    bounds::{Budget, Held},
     codec::{
         frame::{put_variable_int, variable_int, variable_int_size},
         properties::{MESSAGE_EXPIRY, SUBSCRIPTION_ID, TOPIC_ALIAS},
@@ -61,6 +62,8 @@ pub(crate) struct Chunk {
     /// Some message has its RETAIN flag set (the flag is not in the bytes).
     retaining: bool,
     largest: usize,
+    /// Its part of what all queues may hold together, however many they are.
+    held: Option<Held>,
 }
 
 /// What a subscriber makes of a message.
@@ -147,6 +150,7 @@ impl Chunk {
             expiring: false,
             retaining: false,
             largest: 0,
+            held: None,
         }
     }
 
@@ -188,6 +192,12 @@ impl Chunk {
             retain: publish.retain,
             expires_ms,
         });
+    }
+
+    /// Counts from here on as held for clients.
+    pub(crate) fn hold(&mut self, budget: &Arc<Budget>) {
+        let bytes = self.bytes.capacity() + self.metas.capacity() * size_of::<Meta>();
+        self.held = Some(Held::new(budget, bytes));
     }
 
     pub(crate) fn len(&self) -> usize {

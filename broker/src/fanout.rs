@@ -16,12 +16,13 @@ use bytes::Bytes;
 
 use crate::{
     api::{Admitted, BoxFuture, Identity, Incoming, QoS, Refusal, RefusalReason, Retention},
+    bounds::Bound,
     chunk::{Chunk, Form, Take},
     codec::{Reason, publish::Publish},
     lock::lock,
     properties::Properties,
     retained::Retained,
-    routes::{Routes, Shares, Targets},
+    routes::{Route, Routes, Shares, Targets},
     session::Session,
     shared::Shared,
     stats::add,
@@ -47,6 +48,10 @@ pub(crate) struct Turn<'a> {
 impl<'a> Turn<'a> {
     pub(crate) fn new(shared: &'a Arc<Shared>) -> Self {
         Self { shared, order: None, received_at: SystemTime::now(), messages: 0 }
+    }
+
+    pub(crate) fn messages(&self) -> usize {
+        self.messages
     }
 
     pub(crate) fn keep_order(&mut self) {
@@ -115,6 +120,10 @@ impl Fanout {
             let reason = RefusalReason::NotAuthorized;
             return Ok(Verdict::Refused(Refusal { reason, text, temporary: false }));
         }
+        if let Some(refusal) = self.over_a_bound(shared, by, publish, &route, retained) {
+            add(&shared.counters.refused, 1);
+            return Ok(Verdict::Refused(refusal));
+        }
         let expires_at = publish
             .expiry_s
             .and_then(|s| turn.received_at.checked_add(Duration::from_secs(s.into())));
@@ -143,6 +152,44 @@ impl Fanout {
         }
         self.add_to_run(shared, publish, route.targets.clone());
         Ok(verdict)
+    }
+
+    /// The host's own messages know no bounds.
+    fn over_a_bound(
+        &self,
+        shared: &Shared,
+        by: &Identity,
+        publish: &Publish<'_>,
+        route: &Route,
+        retained: bool,
+    ) -> Option<Refusal> {
+        let limits = &shared.limits;
+        let topics_max = limits.retained_topics_per_identity_max;
+        let may_hold = || {
+            let (store, now_ms) = (&shared.retained, shared.now_ms());
+            lock(&shared.ledger).may_hold(by, &route.topic, topics_max, store, now_ms)
+        };
+        let (bound, text) = if self.routes.is_trusted() {
+            return None;
+        } else if publish.payload.len() > limits.payload_max_bytes {
+            (Bound::Payload, format!("the payload is over {} bytes", limits.payload_max_bytes))
+        } else if route.too_long {
+            let (bytes, levels) = (limits.topic_max_bytes, limits.topic_levels_max);
+            (Bound::Topic, format!("the topic is over {bytes} bytes or {levels} levels"))
+        } else if publish.user_properties > limits.user_properties_max {
+            (Bound::Properties, format!("over {} user properties", limits.user_properties_max))
+        } else if retained && topics_max > 0 && !publish.payload.is_empty() && !may_hold() {
+            let text = format!("over {topics_max} retained topics; clear some that are not needed");
+            (Bound::RetainedTopics, text)
+        } else {
+            return None;
+        };
+        shared.reached(bound, &by.client_id);
+        let reason = match bound {
+            Bound::Topic => RefusalReason::TopicNameInvalid,
+            _ => RefusalReason::QuotaExceeded,
+        };
+        Some(Refusal { reason, text: text.into(), temporary: false })
     }
 
     fn add_to_run(&mut self, shared: &Arc<Shared>, publish: &Publish<'_>, targets: Arc<Targets>) {
@@ -185,6 +232,7 @@ impl Fanout {
         let version5 = lock(&member.session.queue).owed.version5;
         let mut chunk = Chunk::new(Form::new(version5, qos));
         chunk.add(publish, expires_ms);
+        chunk.hold(&shared.budget);
         let subscription_ids = if id > 0 { [id].into() } else { [].into() };
         let take = Take { chunk: Arc::new(chunk), qos, retain_as_published, subscription_ids };
         self.give(shared, &member.session, take);
@@ -205,7 +253,9 @@ impl Fanout {
         let chunks: [Option<Arc<Chunk>>; Form::COUNT] = std::array::from_fn(|index| {
             (self.forms[index].len() > 0).then(|| {
                 let empty = Chunk::new(Form::of_index(index));
-                Arc::new(std::mem::replace(&mut self.forms[index], empty))
+                let mut chunk = std::mem::replace(&mut self.forms[index], empty);
+                chunk.hold(&shared.budget);
+                Arc::new(chunk)
             })
         });
         for target in &targets.list {
@@ -244,6 +294,13 @@ impl Fanout {
 }
 
 fn store(shared: &Shared, message: &Incoming<'_>) {
+    if shared.limits.retained_topics_per_identity_max > 0 {
+        let mut ledger = lock(&shared.ledger);
+        match message.payload.is_empty() {
+            true => ledger.remove(message.topic),
+            false => ledger.enter(message.by, message.topic),
+        }
+    }
     if message.payload.is_empty() {
         shared.retained.remove(message.topic);
         return;

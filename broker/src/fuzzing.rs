@@ -8,9 +8,9 @@ use crate::{
     chunk::{Chunk, Delivery, Form},
     codec::{
         Reason, connect,
-        control::{self, Replay, Subscribe, Unsubscribe},
+        control::{self, RETAINED_COUNT, Replay, Subscribe, Unsubscribe},
         frame::{Frame, Reader, first_frame, put_variable_int, variable_int, variable_int_size},
-        properties::{MESSAGE_EXPIRY, SUBSCRIPTION_ID, TOPIC_ALIAS, next},
+        properties::{MESSAGE_EXPIRY, SUBSCRIPTION_ID, TOPIC_ALIAS, USER, next},
         publish::{self, Publish},
         reply::{Granted, PUBACK, put_ack, subscribed, unsubscribed},
     },
@@ -114,6 +114,7 @@ fn connect(body: &[u8]) {
         payload: &will.payload,
         alias: None,
         expiry_s: will.expiry_s,
+        user_properties: 0,
         raw: None,
         version5: read.version5,
     });
@@ -204,6 +205,11 @@ fn subscribe(read: &Subscribe, version5: bool) {
             section.push(SUBSCRIPTION_ID);
             put_variable_int(&mut section, read.id as usize);
         }
+        if read.counted {
+            section.push(USER);
+            put_text(&mut section, RETAINED_COUNT);
+            put_text(&mut section, "");
+        }
         put_variable_int(&mut body, section.len());
         body.extend(section);
     }
@@ -224,7 +230,9 @@ fn subscribe(read: &Subscribe, version5: bool) {
     let (bytes, frame) = framed(0x82, &body);
     assert_eq!(control::subscribe(&bytes, frame, version5).as_ref(), Ok(read));
     let granted: Vec<_> = read.filters.iter().map(|wanted| Granted::Qos(wanted.qos)).collect();
-    answered(&subscribed(read.packet_id, &granted, version5), read.packet_id, granted.len());
+    let retained = read.counted.then_some(granted.len());
+    let answer = subscribed(read.packet_id, &granted, retained, version5);
+    answered(&answer, read.packet_id, granted.len());
 }
 
 fn unsubscribe(read: &Unsubscribe, version5: bool) {

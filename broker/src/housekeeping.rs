@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    bounds::Bound,
     codec::Reason,
     lock::{lock, try_lock},
     session::{Session, leave::forget, rules::look_after_the_absent, will::publish_delayed},
@@ -87,6 +88,7 @@ fn check_connections(shared: &Shared) {
         let blocked = try_lock(&session.io).is_some_and(|io| io.blocked);
         let owes = blocked || session.full.load(SeqCst);
         if owes && now_ms > session.progress_ms.load(SeqCst) + stuck_limit_ms {
+            shared.reached(Bound::Stuck, &session.id);
             session.end_present(Reason::Quota);
         }
     }

@@ -32,9 +32,11 @@ pub(crate) mod fanout;
 pub(crate) mod routes;
 pub(crate) mod subscriptions;
 
+pub(crate) mod bounds;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub(crate) mod housekeeping;
+pub(crate) mod ledger;
 pub(crate) mod lock;
 pub(crate) mod shared;
 pub(crate) mod tasks;
@@ -58,7 +60,7 @@ pub use certificate::Validity;
 pub use properties::{Properties, PropertiesBuilder};
 pub use retained::{MemoryStore, Page, Retained, RetainedStore};
 pub use settings::{Limits, Listen, Settings, StartError};
-pub use stats::Stats;
+pub use stats::{LimitStats, Stats};
 pub use tls::{ClientCertificate, Secured, Tls, TlsError, TlsFiles};
 pub use topic::{filter_matches, valid_filter, valid_topic};
 pub use websocket::{UpgradeRefused, websocket_answer};

@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use crate::{
+    bounds::{Bound, Place},
     carry::{carry_bytes, serve_over},
     lock::lock,
     session::connect::serve,
@@ -106,7 +107,7 @@ async fn in_time<T, E: std::fmt::Display>(
     match step {
         Ok(Ok(done)) => return Some(done),
         Ok(Err(error)) => tracing::debug!(address = %peer.address, %error, "handshake failed"),
-        Err(_) => tracing::debug!(address = %peer.address, "handshake not done in time"),
+        Err(_) => shared.reached(Bound::Handshake, &peer.address.ip()),
     }
     add(&shared.counters.connections_refused, 1);
     None
@@ -139,25 +140,34 @@ impl Peer {
 }
 
 /// A connection that counts as long as it is open.
-struct Counted(Arc<Shared>);
+struct Counted {
+    shared: Arc<Shared>,
+    _place: Option<Place>,
+}
 
 impl Counted {
     /// `None` when there is no place for one more.
     fn admit(shared: &Arc<Shared>, address: SocketAddr) -> Option<Self> {
         add(&shared.counters.connections_total, 1);
         *lock(&shared.open) += 1;
-        let connection = Self(shared.clone());
-        if *lock(&shared.open) > shared.limits.connections_max {
-            add(&shared.counters.connections_refused, 1);
-            tracing::debug!(%address, "too many connections");
-            return None;
-        }
-        Some(connection)
+        let place = shared.places.take(address, shared.limits.connections_per_address_max);
+        let crowded = place.is_none();
+        let connection = Self { shared: shared.clone(), _place: place };
+        let bound = if *lock(&shared.open) > shared.limits.connections_max {
+            Bound::Connections
+        } else if crowded {
+            Bound::PerAddress
+        } else {
+            return Some(connection);
+        };
+        add(&shared.counters.connections_refused, 1);
+        shared.reached(bound, &address.ip());
+        None
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        *lock(&self.0.open) -= 1;
+        *lock(&self.shared.open) -= 1;
     }
 }

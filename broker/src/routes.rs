@@ -66,6 +66,8 @@ pub(crate) struct Targets {
 pub(crate) struct Route {
     pub(crate) topic: Box<str>,
     pub(crate) allowed: bool,
+    /// Longer or deeper than clients may publish.
+    pub(crate) too_long: bool,
     pub(crate) retention: Retention,
     pub(crate) targets: Arc<Targets>,
 }
@@ -129,6 +131,10 @@ impl Routes {
         }
     }
 
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     fn forget(&mut self) {
         self.routes = HashSet::new();
         self.bytes = 0;
@@ -170,7 +176,8 @@ impl Routes {
         let targets = if allowed { self.targets(shared, topic) } else { Targets::default() };
         let targets = self.same_set(targets);
         let retention = shared.admission.retention(topic);
-        let route = Arc::new(Route { topic: topic.into(), allowed, retention, targets });
+        let too_long = !shared.limits.admit_topic(topic);
+        let route = Arc::new(Route { topic: topic.into(), allowed, too_long, retention, targets });
         if self.routes.len() >= ROUTES_MAX || self.bytes >= ROUTES_MAX_BYTES {
             self.routes.clear();
             self.bytes = 0;

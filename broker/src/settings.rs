@@ -44,6 +44,27 @@ pub struct Limits {
     pub packet_max_bytes: usize,
     /// Connections at one time; more are closed as they come in.
     pub connections_max: usize,
+    /// Connections at one time from one address (IPv6: one /64 network); this machine's own are
+    /// not counted. 0: any.
+    pub connections_per_address_max: usize,
+    /// Longest client id; longer ones are refused.
+    pub client_id_max_bytes: usize,
+    /// Messages a client may publish a second; who sends more is read from later, nothing is
+    /// lost. 0: any.
+    pub publish_rate_max: u32,
+    /// Bytes a client may send a second, in the same way. 0: any.
+    pub publish_bytes_rate_max: u32,
+    /// Longest payload; longer ones are refused (0x97).
+    pub payload_max_bytes: usize,
+    /// Longest topic or filter; longer ones are refused (0x90, 0x8F).
+    pub topic_max_bytes: usize,
+    /// Most levels of a topic, refused in the same way.
+    pub topic_levels_max: usize,
+    /// User properties of one message; with more it is refused (0x97).
+    pub user_properties_max: usize,
+    /// Topics on which one identity (the user, or without one the client id) may hold the retained
+    /// message; a further one is refused (0x97). 0: any.
+    pub retained_topics_per_identity_max: usize,
     /// Sessions at one time, those of absent clients included; more are refused at CONNECT.
     pub sessions_max: usize,
     /// Subscriptions of one session; more are refused in the SUBACK.
@@ -57,6 +78,9 @@ pub struct Limits {
     pub queue_max_messages: usize,
     /// Bytes in the queue of one session, and bytes sent to it that it has not acknowledged.
     pub queue_max_bytes: usize,
+    /// Bytes in the queues of all sessions and of unfinished packets together. Beyond it nothing
+    /// is queued for sessions that do not take what they have: as if their own queues were full.
+    pub queues_max_bytes: usize,
     /// QoS 1 and 2 messages sent to one client that it has not acknowledged.
     pub inflight_max: usize,
     /// QoS 1 and 2 messages a version 5 client may send without an acknowledgement (receive
@@ -87,12 +111,22 @@ impl Default for Limits {
         Self {
             packet_max_bytes: 1 << 20,
             connections_max: 10_000,
+            connections_per_address_max: 0,
+            client_id_max_bytes: 65_535,
+            publish_rate_max: 0,
+            publish_bytes_rate_max: 0,
+            payload_max_bytes: usize::MAX,
+            topic_max_bytes: 65_535,
+            topic_levels_max: 65_536,
+            user_properties_max: 1_000,
+            retained_topics_per_identity_max: 0,
             sessions_max: 20_000,
             subscriptions_per_session_max: 1_000,
             replays_per_session_max: 64,
             replay_max_messages: 1_000_000,
             queue_max_messages: 100_000,
             queue_max_bytes: 16 << 20,
+            queues_max_bytes: 512 << 20,
             inflight_max: 1_000,
             receive_max: 1_000,
             handshake_limit: Duration::from_secs(10),
@@ -103,6 +137,13 @@ impl Default for Limits {
             keep_alive_max_s: 0,
             topic_alias_max: 16,
         }
+    }
+}
+
+impl Limits {
+    /// Is a topic or filter within its bounds?
+    pub(crate) fn admit_topic(&self, topic: &str) -> bool {
+        topic.len() <= self.topic_max_bytes && topic.split('/').count() <= self.topic_levels_max
     }
 }
 

@@ -20,8 +20,10 @@ use tokio::{
 use crate::{
     api::{Admission, Authority},
     arrivals::Arrivals,
+    bounds::{Bound, Budget, Places, Reached},
     fanout::Fanout,
     housekeeping::Deadlines,
+    ledger::Ledger,
     lock::lock,
     retained::RetainedStore,
     session::Session,
@@ -65,6 +67,10 @@ pub(crate) struct Shared {
     pub(crate) host: Mutex<Fanout>,
     pub(crate) arrivals: Arc<Arrivals>,
     pub(crate) counters: Counters,
+    pub(crate) reached: Reached,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) ledger: Mutex<Ledger>,
     pub(crate) deadlines: Mutex<Deadlines>,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) tasks: Tasks,
@@ -101,6 +107,10 @@ impl Shared {
             host: Mutex::new(Fanout::new(0, true)),
             arrivals: Arc::new(Arrivals::new()),
             counters: Counters::default(),
+            reached: Reached::default(),
+            budget: Arc::default(),
+            places: Arc::default(),
+            ledger: Mutex::default(),
             deadlines: Mutex::default(),
             phase: watch::Sender::new(Phase::Running),
             tasks: Tasks::new(),
@@ -116,6 +126,16 @@ impl Shared {
 
     pub(crate) fn expires_ms(&self, expiry_s: Option<u32>) -> u64 {
         expiry_s.map_or(0, |seconds| self.now_ms() + u64::from(seconds) * 1000)
+    }
+
+    /// Counts and says that a client reached a bound.
+    pub(crate) fn reached(&self, bound: Bound, who: &dyn std::fmt::Display) {
+        self.reached.note(bound, who, self.now_ms());
+    }
+
+    /// Do clients make the broker hold all that it may?
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.budget.used() > self.limits.queues_max_bytes
     }
 
     pub(crate) fn next_uid(&self) -> u64 {

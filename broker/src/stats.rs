@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::bounds::Bound;
+
 /// Counters of a running broker, all at about the same moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
@@ -25,8 +27,23 @@ pub struct Stats {
     pub bytes_out: u64,
     /// Messages a session lost because its queue was full.
     pub dropped: u64,
-    /// Messages the authority or the admission refused.
+    /// Messages the authority, the admission or a bound refused.
     pub refused: u64,
+    /// Bytes of messages in queues and of unfinished packets, of all clients together.
+    pub queued_bytes: u64,
+    /// How often each bound was reached.
+    pub limits: LimitStats,
+}
+
+/// How often each bound was reached, by the name of its key in [`Limits`](crate::Limits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LimitStats(pub(crate) [u64; Bound::NAMES.len()]);
+
+impl LimitStats {
+    /// Names and counts, those never reached included.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Bound::NAMES.into_iter().zip(self.0)
+    }
 }
 
 macro_rules! counters {

@@ -79,6 +79,7 @@ pub(crate) fn message<'a>(topic: &'a str, payload: &'a str, qos: u8, retain: boo
         payload: payload.as_bytes(),
         alias: None,
         expiry_s: None,
+        user_properties: 0,
         raw: None,
         version5: true,
     }

@@ -2,6 +2,7 @@
 
 use super::BusTls;
 use super::ConfigError;
+use super::bus_limits::BusLimits;
 use crate::access::Policy;
 use crate::name::BrokerUrl;
 use crate::name::Filter;
@@ -25,6 +26,8 @@ pub struct Bus {
     pub packet_max_bytes: usize,
     /// Most clients at once.
     pub connections_max: usize,
+    /// What one client may do, and all of them together.
+    pub limits: BusLimits,
     /// The other broker.
     pub external: External,
     /// Messages to these are acknowledged when they are on disk.

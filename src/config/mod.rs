@@ -5,10 +5,12 @@
 //! disagree with the program.
 
 mod bus;
+mod bus_limits;
 mod irc;
 mod tls;
 
 pub use bus::{Bus, BusMode, External, MqttVersion};
+pub use bus_limits::BusLimits;
 pub use irc::{Embedded, Irc, Network};
 pub use tls::{BusTls, ClientCertificate, HttpTls};
 
@@ -240,8 +242,10 @@ impl Config {
             let fault = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
             ConfigError::Users { key: "bus.users", fault }
         })?;
-        let mut listeners =
-            vec![("bus.listen", self.bus.listen), ("http.listen", self.http.listen)];
+        let mut listeners = vec![("http.listen", self.http.listen)];
+        if self.bus.mode == BusMode::Embedded {
+            listeners.insert(0, ("bus.listen", self.bus.listen));
+        }
         // With TLS a certificate can be what is asked of whoever comes.
         if self.bus.tls.client_certificate == ClientCertificate::Optional {
             listeners.extend(self.bus.tls.listen.map(|listen| ("bus.tls.listen", listen)));
@@ -269,6 +273,7 @@ impl Config {
         if !(1024..=64 << 20).contains(&self.bus.packet_max_bytes) {
             return refused("bus.packet_max_bytes", &self.bus.packet_max_bytes, "1024 to 67108864");
         }
+        self.bus.limits.check()?;
         if self.bus.connections_max == 0 {
             return refused("bus.connections_max", &0, "at least 1");
         }

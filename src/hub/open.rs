@@ -6,7 +6,7 @@ use super::inbox::Inbox;
 use crate::access::Access;
 use crate::bridge::{House, HouseLimits, Link};
 use crate::bus::{Bus, EmbeddedBus, ExternalBus, Restored, Tls};
-use crate::config::Config;
+use crate::config::{BusLimits, Config};
 use crate::http::Port;
 use crate::mesh::{Event, Telling};
 use crate::message::Entry;
@@ -29,6 +29,23 @@ pub(super) fn open_access(config: &Config, inbox: &Arc<Inbox>) -> anyhow::Result
     Ok(Arc::new(access))
 }
 
+fn set_limits(limits: &mut meshfs_broker::Limits, from: &BusLimits) {
+    limits.connections_per_address_max = from.connections_per_address_max;
+    limits.handshake_limit = from.handshake_limit;
+    limits.client_id_max_bytes = from.client_id_max_bytes;
+    limits.publish_rate_max = from.publish_rate_max;
+    limits.publish_bytes_rate_max = from.publish_bytes_rate_max;
+    limits.retained_topics_per_identity_max = from.retained_topics_per_identity_max;
+    limits.subscriptions_per_session_max = from.subscriptions_max;
+    limits.sessions_max = from.sessions_max;
+    limits.session_expiry_max = from.session_expiry_max;
+    limits.inflight_max = from.inflight_max;
+    limits.queue_max_messages = from.queue_max_messages;
+    limits.queue_max_bytes = from.queue_max_bytes;
+    limits.queues_max_bytes = from.queues_max_bytes;
+    limits.stuck_limit = from.stuck_limit;
+}
+
 pub(super) async fn start_bus(
     config: &Config,
     door: HubDoor,
@@ -49,6 +66,7 @@ pub(super) async fn start_bus(
     }
     settings.limits.packet_max_bytes = config.bus.packet_max_bytes;
     settings.limits.connections_max = config.bus.connections_max;
+    set_limits(&mut settings.limits, &config.bus.limits);
     let bus = EmbeddedBus::start(settings, door, access.clone(), retained).await;
     bus.map(Bus::Embedded).map_err(|error| match (&error, config.bus.tls.listen) {
         (StartError::Listen { address, .. }, Some(listen)) if *address == listen => {

@@ -9,6 +9,7 @@ use crate::message::Entry;
 use crate::message::contract::topics;
 use crate::name::BrokerUrl;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ struct Body<'a> {
     engine: Engine<'a>,
     trouble: Option<&'a str>,
     counters: Counters,
+    /// How often clients reached each limit that somebody reached.
+    limits_reached: BTreeMap<&'static str, u64>,
 }
 
 #[derive(serde::Serialize)]
@@ -67,6 +70,11 @@ struct Counters {
     files_written: u64,
     syncs: u64,
     logins_refused: u64,
+    connections_total: u64,
+    connections_refused: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    queued_bytes: u64,
 }
 
 impl HubPresence {
@@ -155,7 +163,13 @@ impl HubPresence {
                 files_written: health.written(),
                 syncs: health.syncs(),
                 logins_refused: self.access.logins_refused(),
+                connections_total: stats.connections_total,
+                connections_refused: stats.connections_refused,
+                bytes_in: stats.bytes_in,
+                bytes_out: stats.bytes_out,
+                queued_bytes: stats.queued_bytes,
             },
+            limits_reached: stats.limits.iter().filter(|(_, times)| *times > 0).collect(),
         };
         // Strings and numbers: it always serialises.
         let payload = serde_json::to_vec(&body).unwrap_or_default().into();

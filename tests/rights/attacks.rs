@@ -81,6 +81,7 @@ fn a_filter_wider_than_a_rule_is_denied_also_by_halves_and_in_a_group() {
             "mesh/nodes/+/heartbeat",
             "mesh/+/web1/heartbeat",
             "mesh/nodes/web2/heartbeat",
+            "mesh/announce/#",
             "mesh/app/#",
             "mesh/app/secret",
             "$share/g/#",

@@ -19,8 +19,13 @@ pub(crate) struct Subscribe {
     pub(crate) packet_id: u16,
     /// 0: none given.
     pub(crate) id: u32,
+    /// Is the client to be told how many retained messages follow?
+    pub(crate) counted: bool,
     pub(crate) filters: Vec<Wanted>,
 }
+
+/// The user property that asks for the number of retained messages, and that has it in the SUBACK.
+pub(crate) const RETAINED_COUNT: &str = "retained-count";
 
 /// One filter of a SUBSCRIBE with its options.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,6 +102,9 @@ pub(crate) fn subscribe(bytes: &[u8], frame: Frame, version5: bool) -> Result<Su
         match v5::Packet::read(&mut input, None) {
             Ok(v5::Packet::Subscribe(subscribe)) => Ok(Subscribe {
                 packet_id: subscribe.pkid,
+                counted: subscribe.properties.as_ref().is_some_and(|p| {
+                    p.user_properties.iter().any(|(name, _)| name == RETAINED_COUNT)
+                }),
                 id: subscribe.properties.and_then(|p| p.id).map_or(0, |id| id as u32),
                 filters: subscribe.filters.into_iter().map(wanted5).collect(),
             }),
@@ -107,6 +115,7 @@ pub(crate) fn subscribe(bytes: &[u8], frame: Frame, version5: bool) -> Result<Su
             Ok(v4::Packet::Subscribe(subscribe)) => Ok(Subscribe {
                 packet_id: subscribe.pkid,
                 id: 0,
+                counted: false,
                 filters: subscribe.filters.into_iter().map(wanted4).collect(),
             }),
             _ => Err(Reason::Malformed),

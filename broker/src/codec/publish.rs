@@ -26,6 +26,7 @@ pub(crate) struct Publish<'a> {
     pub(crate) payload: &'a [u8],
     pub(crate) alias: Option<u16>,
     pub(crate) expiry_s: Option<u32>,
+    pub(crate) user_properties: usize,
     /// The frame, when it may be copied whole into a subscriber's stream.
     pub(crate) raw: Option<&'a [u8]>,
     pub(crate) version5: bool,
@@ -53,6 +54,7 @@ pub(crate) fn parse(frame: &[u8], body: usize, version5: bool) -> Result<Publish
         payload: &[],
         alias: None,
         expiry_s: None,
+        user_properties: 0,
         raw: Some(frame),
         version5,
     };
@@ -79,8 +81,9 @@ impl<'a> Publish<'a> {
             USER,
         ];
         let mut kept = Vec::new();
-        let (mut alias, mut expiry) = (None, None);
+        let (mut alias, mut expiry, mut users) = (None, None, 0);
         walk(section, &ALLOWED, |property| {
+            users += usize::from(property.id == USER);
             match (property.id, property.value) {
                 (TOPIC_ALIAS, value) => alias = Some(value.number() as u16),
                 (MESSAGE_EXPIRY, value) => expiry = Some(value.number()),
@@ -91,7 +94,7 @@ impl<'a> Publish<'a> {
             }
             Ok(())
         })?;
-        (self.alias, self.expiry_s) = (alias, expiry);
+        (self.alias, self.expiry_s, self.user_properties) = (alias, expiry, users);
         if kept.len() == section.len() {
             self.properties = Cow::Borrowed(section);
         } else {

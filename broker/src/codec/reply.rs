@@ -9,6 +9,7 @@ use rumqttc::{
 
 use super::{
     Reason,
+    control::RETAINED_COUNT,
     frame::{put_variable_int, variable_int_size},
     properties::REASON_STRING,
 };
@@ -91,7 +92,12 @@ pub(crate) enum Granted {
 }
 
 /// SUBACK with one answer for each filter.
-pub(crate) fn subscribed(packet_id: u16, granted: &[Granted], version5: bool) -> Vec<u8> {
+pub(crate) fn subscribed(
+    packet_id: u16,
+    granted: &[Granted],
+    retained: Option<usize>,
+    version5: bool,
+) -> Vec<u8> {
     let mut out = BytesMut::new();
     let written = if version5 {
         use v5::SubscribeReasonCode as Code;
@@ -103,7 +109,11 @@ pub(crate) fn subscribed(packet_id: u16, granted: &[Granted], version5: bool) ->
             Granted::Quota => Code::QuotaExceeded,
         };
         let return_codes = granted.iter().map(code).collect();
-        v5::SubAck { pkid: packet_id, return_codes, properties: None }.write(&mut out).is_ok()
+        let properties = retained.map(|count| v5::SubAckProperties {
+            reason_string: None,
+            user_properties: vec![(RETAINED_COUNT.into(), count.to_string())],
+        });
+        v5::SubAck { pkid: packet_id, return_codes, properties }.write(&mut out).is_ok()
     } else {
         use v4::SubscribeReasonCode as Code;
         let code = |granted: &Granted| match granted {
@@ -191,8 +201,8 @@ mod tests {
     #[test]
     fn acknowledgements_of_both_versions_are_right_on_the_wire() {
         let granted = [Granted::Qos(1), Granted::Invalid, Granted::NotAuthorized];
-        assert_eq!(subscribed(7, &granted, false), [0x90, 5, 0, 7, 1, 0x80, 0x80]);
-        assert_eq!(subscribed(7, &granted, true), [0x90, 6, 0, 7, 0, 1, 0x8F, 0x87]);
+        assert_eq!(subscribed(7, &granted, None, false), [0x90, 5, 0, 7, 1, 0x80, 0x80]);
+        assert_eq!(subscribed(7, &granted, None, true), [0x90, 6, 0, 7, 0, 1, 0x8F, 0x87]);
         assert_eq!(unsubscribed(7, &[true, false], false), [0xB0, 2, 0, 7]);
         assert_eq!(unsubscribed(7, &[true, false], true), [0xB0, 5, 0, 7, 0, 0, 0x11]);
         assert!(unwelcome(Reason::Malformed, false).is_empty());

@@ -14,6 +14,7 @@ use super::{
     aliases::Aliases,
     connection::Connection,
     deliver::Io,
+    pace::Pace,
     queue::Owed,
     subscribe::leave_all,
     will,
@@ -21,6 +22,7 @@ use super::{
 use crate::{
     api::Identity,
     arrivals::Turnstile,
+    bounds::{Bound, Held},
     codec::{
         Reason,
         connect::Connect,
@@ -51,7 +53,10 @@ pub(super) async fn attach(
             let mut sessions = lock(&shared.sessions);
             match sessions.get(client_id) {
                 Some(session) => session.clone(),
-                None if sessions.len() >= shared.limits.sessions_max => return Err(Reason::Quota),
+                None if sessions.len() >= shared.limits.sessions_max => {
+                    shared.reached(Bound::Sessions, &client_id);
+                    return Err(Reason::Quota);
+                }
                 None => {
                     let session = Arc::new(Session::new(client_id.into(), shared.next_uid()));
                     sessions.insert(client_id.into(), session.clone());
@@ -134,6 +139,8 @@ impl Attached {
             acks: Acks::new(AckForm { version5, problem_information, packet_max_bytes }),
             aliases: HashMap::new(),
             partial: BytesMut::new(),
+            input: Held::new(&shared.budget, 0),
+            pace: Pace::default(),
             scanned: 0,
             answers: Vec::new(),
             client_acks: Vec::new(),

@@ -9,6 +9,7 @@ use super::{
     inflight::Ack,
 };
 use crate::{
+    bounds::Bound,
     codec::{
         Reason, control,
         frame::{Frame, Reader, first_frame},
@@ -46,9 +47,21 @@ impl Connection {
             self.partial = if roomy { partial[..].into() } else { partial };
             result
         };
+        self.pace.spend(&shared.limits, turn.messages(), bytes.len());
         self.fanout.finish(turn);
         self.hand_in();
-        result
+        result.and_then(|()| self.count_input())
+    }
+
+    /// Room for unfinished packets is taken from what all clients may make the broker hold.
+    fn count_input(&mut self) -> Result<(), End> {
+        let room = self.partial.capacity();
+        self.input.set(if room > READ_BYTES { room } else { 0 });
+        if room > READ_BYTES && self.shared.is_crowded() {
+            self.shared.reached(Bound::Queues, &self.who.client_id);
+            return Err(Reason::Quota.into());
+        }
+        Ok(())
     }
 
     /// Acts on the packets at the beginning of `bytes`, about as many as one read brings; gives
@@ -60,7 +73,12 @@ impl Connection {
             let frame = match first_frame(&bytes[at..], self.shared.limits.packet_max_bytes) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return (at, Ok(())),
-                Err(reason) => return (at, Err(End::Because(reason))),
+                Err(reason) => {
+                    if reason == Reason::TooLarge {
+                        self.shared.reached(Bound::Packet, &self.who.client_id);
+                    }
+                    return (at, Err(End::Because(reason)));
+                }
             };
             let publish = bytes[at] >> 4 == PUBLISH;
             if at > READ_BYTES || (publish && !asked && self.must_wait_for_host()) {
@@ -105,7 +123,7 @@ impl Connection {
         partial.truncate(to + rest);
         (self.partial, self.scanned) = (partial, to);
         self.hand_in();
-        result
+        result.and_then(|()| self.count_input())
     }
 
     /// The host is asked once in a batch, before the first message.

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     api::{ConnectRefused, Credentials, Identity},
+    bounds::Bound,
     codec::{
         Reason,
         connect::{self, Connect},
@@ -67,7 +68,7 @@ async fn let_in(
         Ok(Ok((connection, early))) => return Some((Box::new(connection), early)),
         Ok(Err(refused)) => refused,
         Err(_) => {
-            tracing::debug!(%address, "no connect in time");
+            shared.reached(Bound::Handshake, &address.ip());
             None
         }
     };
@@ -105,6 +106,10 @@ async fn handshake(
     let connect = connect::parse(body).map_err(refuse)?;
     if connect.extended_auth {
         return Err(refuse(Reason::AuthMethod));
+    }
+    if connect.client_id.len() > shared.limits.client_id_max_bytes {
+        shared.reached(Bound::ClientId, &peer.address.ip());
+        return Err(refuse(Reason::ClientId));
     }
     let assigned = assigned_id(shared, &connect).map_err(refuse)?;
     let client_id = assigned.as_deref().unwrap_or(connect.client_id);

@@ -16,10 +16,12 @@ use super::{
     acks::Acks,
     batch::{PUBLISH, SUBSCRIBE},
     inflight::Ack,
+    pace::Pace,
 };
 use crate::{
     api::Identity,
     arrivals::Turnstile,
+    bounds::{Bound, Held},
     codec::{Reason, connect::Will},
     fanout::Fanout,
     lock::lock,
@@ -65,6 +67,9 @@ pub(crate) struct Connection {
     pub(crate) aliases: HashMap<u16, Box<[u8]>>,
     /// The beginning of a frame that is not all here, and before it what was read ahead.
     pub(crate) partial: BytesMut,
+    /// The room that takes.
+    pub(crate) input: Held,
+    pub(crate) pace: Pace,
     /// How much of it was looked through for acknowledgements already.
     pub(crate) scanned: usize,
     /// Answers of the present batch.
@@ -113,6 +118,11 @@ impl Connection {
             self.session.full.store(true, SeqCst);
             let session = self.session.clone();
             return self.wait(room(&session), false).await;
+        }
+        if let Some(until) = self.pace.held_until() {
+            self.shared.reached(Bound::Rate, &self.who.client_id);
+            let pause = Box::pin(tokio::time::sleep_until(until));
+            return self.wait(pause, self.may_read_ahead()).await;
         }
         if !self.held {
             return self.read().await;

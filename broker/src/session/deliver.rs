@@ -12,6 +12,7 @@ use std::{
 
 use super::{Session, queue::OUT_BYTES};
 use crate::{
+    bounds::Bound,
     chunk::{Chunk, Take},
     codec::Reason,
     lock::{lock, try_lock},
@@ -76,6 +77,11 @@ impl Session {
             if take.qos == 0 {
                 return false; // not kept for who is away, and not counted as lost
             }
+            if shared.is_crowded() {
+                shared.reached(Bound::Queues, &self.id);
+                self.count_dropped(shared, &mut queue.dropped, count);
+                return false;
+            }
             let kept = queue.push_what_fits(take, limits);
             self.count_dropped(shared, &mut queue.dropped, count - kept);
             return false;
@@ -84,9 +90,13 @@ impl Session {
             // Nothing was owed: the time to be slow begins now.
             self.progress_ms.fetch_max(shared.now_ms(), SeqCst);
         }
-        let over = !queue.is_quiet() && queue.is_over(count, bytes, limits, 1);
+        let crowded = shared.is_crowded();
+        let over = !queue.is_quiet() && (crowded || queue.is_over(count, bytes, limits, 1));
         if over && self.is_stalled(shared) {
-            let too_much = take.qos > 0 && queue.is_over(count, bytes, limits, 2);
+            let too_much = take.qos > 0 && (crowded || queue.is_over(count, bytes, limits, 2));
+            if crowded {
+                shared.reached(Bound::Queues, &self.id);
+            }
             if too_much {
                 self.end(queue.ticket, Reason::Quota);
             }

@@ -12,12 +12,44 @@ use crate::{
     codec::reply::PUBREL,
     retained::Retained,
     settings::Limits,
+    subscriptions::Options,
 };
 
 /// A chunk from this size on is written from where it is instead of being copied.
 const WHOLE_MIN_BYTES: usize = 8 * 1024;
 
+/// What becomes of a retained message whose time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spent {
+    /// It is left out.
+    Omitted,
+    /// It was counted for the client, so it comes and says so.
+    Told,
+    /// It was sent before and is redelivered whatever its age.
+    Again,
+}
+
 impl Queue {
+    /// Would the present client get this retained message? Only its size can speak against it.
+    pub(super) fn can_take(&self, message: &Retained, options: Options) -> bool {
+        if self.owed.packet_max_bytes >= u32::MAX as usize {
+            return true;
+        }
+        let (id, none) = ([options.id], []);
+        let delivery = Delivery {
+            version5: self.owed.version5,
+            qos: options.qos.min(message.qos as u8),
+            retain: true,
+            dup: false,
+            packet_id: 1,
+            subscription_ids: if options.id > 0 { &id } else { &none },
+            alias: Alias::None,
+        };
+        let mut packet = Vec::new();
+        delivery.put_retained(&mut packet, message, message.expires_at.map(|_| 0));
+        packet.len() <= self.owed.packet_max_bytes
+    }
+
     /// Prepares what may be sent now.
     pub(crate) fn fill(&mut self, out: &mut Vec<u8>, limits: &Limits, now_ms: u64) -> Filled {
         let mut filled = Filled::default();
@@ -84,7 +116,7 @@ impl Queue {
         let sent = match &slot.sent {
             Sent::Message { take, index } => self.put(out, take, *index, packet_id, true, now_ms),
             Sent::Retained { message, qos, subscription_ids } => {
-                self.put_retained(out, message, *qos, subscription_ids, packet_id, true)
+                self.put_retained(out, message, *qos, subscription_ids, packet_id, Spent::Again)
             }
             Sent::Released => {
                 let [high, low] = packet_id.to_be_bytes();
@@ -162,7 +194,8 @@ impl Queue {
                 return;
             }
             let (ids, packet_id) = (&replay.subscription_ids, self.inflight.next_id());
-            if self.put_retained(out, message, qos, ids, packet_id, false) {
+            let spent = if replay.counted { Spent::Told } else { Spent::Omitted };
+            if self.put_retained(out, message, qos, ids, packet_id, spent) {
                 filled.messages += 1;
                 if qos > 0 {
                     let (message, subscription_ids) = (message.clone(), ids.clone());
@@ -210,20 +243,23 @@ impl Queue {
         qos: u8,
         subscription_ids: &[u32],
         packet_id: u16,
-        dup: bool,
+        spent: Spent,
     ) -> bool {
         let left = message.expires_at.map(|at| at.duration_since(SystemTime::now()));
         let left_s = match left {
             None => None,
             Some(Ok(left)) if !left.is_zero() => Some(left.as_millis().div_ceil(1000) as u32),
-            Some(_) if dup => Some(1),
-            Some(_) => return false,
+            Some(_) => match spent {
+                Spent::Again => Some(1),
+                Spent::Told => Some(0),
+                Spent::Omitted => return false,
+            },
         };
         let delivery = Delivery {
             version5: self.owed.version5,
             qos,
             retain: true,
-            dup,
+            dup: spent == Spent::Again,
             packet_id,
             subscription_ids,
             alias: Alias::None,

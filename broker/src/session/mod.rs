@@ -17,6 +17,7 @@ pub(crate) mod deliver;
 pub(crate) mod fill;
 pub(crate) mod inflight;
 pub(crate) mod leave;
+pub(crate) mod pace;
 pub(crate) mod publish;
 pub(crate) mod queue;
 pub(crate) mod rules;

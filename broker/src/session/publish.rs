@@ -3,6 +3,7 @@
 use super::connection::{Connection, End};
 use crate::{
     api::Refusal,
+    bounds::Bound,
     codec::{
         Reason,
         frame::Frame,
@@ -46,7 +47,11 @@ impl Connection {
         let mut queue = lock(&self.session.queue);
         let first = queue.received.insert(packet_id);
         let too_many = queue.received.len() > self.shared.limits.receive_max.into();
-        if self.version5 && too_many { Err(Reason::ReceiveMaximum) } else { Ok(first) }
+        if self.version5 && too_many {
+            self.shared.reached(Bound::Receive, &self.who.client_id);
+            return Err(Reason::ReceiveMaximum);
+        }
+        Ok(first)
     }
 
     /// Defines an alias, or gives the topic it stands for.
@@ -78,6 +83,7 @@ impl Connection {
         }
         let owed = self.acks.waiting();
         if self.version5 && owed > self.shared.limits.receive_max.into() {
+            self.shared.reached(Bound::Receive, &self.who.client_id);
             return Err(Reason::ReceiveMaximum.into());
         }
         Ok(())

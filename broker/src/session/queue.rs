@@ -41,6 +41,8 @@ pub(crate) struct Replaying {
     pub(super) next: usize,
     pub(super) qos: u8,
     pub(super) subscription_ids: Arc<[u32]>,
+    /// The client was told how many these are, so all of them come.
+    pub(super) counted: bool,
 }
 
 #[derive(Debug)]
@@ -203,6 +205,7 @@ impl Queue {
         filter: &str,
         messages: Vec<Arc<Retained>>,
         options: Options,
+        counted: bool,
     ) {
         if messages.is_empty() {
             return;
@@ -216,6 +219,7 @@ impl Queue {
             next: 0,
             qos: options.qos,
             subscription_ids,
+            counted,
         };
         self.items.push_back(Item::Replay(Box::new(replay)));
     }
@@ -321,7 +325,7 @@ mod tests {
         let mut found = Vec::new();
         bench.shared.retained.matching("#", &mut found);
         lock(&reader.queue).paused = true;
-        lock(&reader.queue).push_replay("#", found, Options { qos: 1, ..OPTIONS });
+        lock(&reader.queue).push_replay("#", found, Options { qos: 1, ..OPTIONS }, false);
         bench.publish(&mut fanout, &[message("a", "new", 0, true)]);
         assert!(bench.sent(&reader).is_empty(), "the answer is not there yet");
         let mut queue = lock(&reader.queue);
@@ -341,7 +345,7 @@ mod tests {
         bench.publish(&mut Fanout::new(99, false), &batch);
         let mut found = Vec::new();
         bench.shared.retained.matching("#", &mut found);
-        lock(&reader.queue).push_replay("#", found, OPTIONS);
+        lock(&reader.queue).push_replay("#", found, OPTIONS, false);
         assert_eq!(bench.sent(&reader).len(), 10);
         for packet_id in 1..=10 {
             lock(&reader.queue).acknowledge(Ack::Acknowledged { packet_id });

@@ -8,6 +8,7 @@ use super::{
     connection::{Connection, End},
 };
 use crate::{
+    bounds::Bound,
     codec::{
         Reason,
         control::{Replay, Subscribe, Unsubscribe, Wanted},
@@ -28,6 +29,7 @@ impl Connection {
             let too_many = count >= self.shared.limits.subscriptions_per_session_max;
             granted.push(if too_many { Granted::Quota } else { self.may_subscribe(wanted)? });
         }
+        let mut retained = packet.counted.then_some(0);
         // What this client published before belongs before its own retained messages.
         self.fanout.flush(&self.shared);
         lock(&self.session.queue).paused = true;
@@ -35,12 +37,12 @@ impl Connection {
             if let Granted::Qos(_) = granted {
                 // One filter at a time, so that other publishers get their turn in between.
                 turn.keep_order();
-                *granted = self.enter(wanted, packet.id);
+                *granted = self.enter(wanted, packet.id, &mut retained);
                 self.shared.new_epoch();
                 turn.release_order();
             }
         }
-        let answer = subscribed(packet.packet_id, &granted, self.version5);
+        let answer = subscribed(packet.packet_id, &granted, retained, self.version5);
         self.answers.extend_from_slice(&answer);
         let mut queue = lock(&self.session.queue);
         queue.paused = false;
@@ -51,6 +53,10 @@ impl Connection {
     fn may_subscribe(&self, wanted: &Wanted) -> Result<Granted, Reason> {
         let parts = split_share(&wanted.filter).filter(|(_, filter)| valid_filter(filter));
         let Some((group, filter)) = parts else { return Ok(Granted::Invalid) };
+        if !self.shared.limits.admit_topic(filter) {
+            self.shared.reached(Bound::Topic, &self.who.client_id);
+            return Ok(Granted::Invalid);
+        }
         if group.is_some() && wanted.no_local {
             return Err(Reason::Protocol);
         }
@@ -63,7 +69,8 @@ impl Connection {
         }
     }
 
-    fn enter(&self, wanted: &Wanted, id: u32) -> Granted {
+    /// Enters one filter and adds its retained messages to the count, if there is one.
+    fn enter(&self, wanted: &Wanted, id: u32, retained: &mut Option<usize>) -> Granted {
         let Some((group, filter)) = split_share(&wanted.filter) else { return Granted::Invalid };
         let (shared, session) = (&self.shared, &self.session);
         let options = Options {
@@ -78,6 +85,8 @@ impl Connection {
             let subscriptions_max = shared.limits.subscriptions_per_session_max;
             let too_many = is_new && queue.subscriptions.len() >= subscriptions_max;
             if too_many || !queue.may_replay(&shared.limits) {
+                drop(queue);
+                shared.reached(Bound::Subscriptions, &self.who.client_id);
                 return Granted::Quota;
             }
             queue.subscriptions.insert(wanted.filter.as_str().into(), options);
@@ -94,7 +103,12 @@ impl Connection {
         if replay {
             let mut found = Vec::new();
             shared.retained.matching(filter, &mut found);
-            lock(&session.queue).push_replay(&wanted.filter, found, options);
+            let mut queue = lock(&session.queue);
+            if let Some(count) = retained {
+                found.retain(|message| queue.can_take(message, options));
+                *count += found.len();
+            }
+            queue.push_replay(&wanted.filter, found, options, retained.is_some());
         }
         Granted::Qos(wanted.qos)
     }

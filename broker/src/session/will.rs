@@ -12,6 +12,7 @@ use crate::{
     codec::{connect::Will, publish::Publish},
     fanout::{Fanout, Turn, Verdict},
     lock::lock,
+    properties::Properties,
     shared::Shared,
 };
 
@@ -26,6 +27,7 @@ pub(crate) fn publish(shared: &Arc<Shared>, session: &Session, by: &Arc<Identity
         payload: &will.payload,
         alias: None,
         expiry_s: will.expiry_s,
+        user_properties: Properties::new(&will.properties).user().count(),
         raw: None,
         version5: true,
     };
