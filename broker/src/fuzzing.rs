@@ -275,7 +275,7 @@ fn framed(first: u8, body: &[u8]) -> (Vec<u8>, Frame) {
 /// # Panics
 /// The tree is not empty without it.
 pub fn found(filter: &str, topic: &str) -> bool {
-    let session = Arc::new(Session::new("c".into(), 1));
+    let session = Arc::new(Session::new(crate::session::sessions::Key::new(None, "c"), 1));
     let options = Options { qos: 0, no_local: false, retain_as_published: false, id: 0 };
     let mut tree = Node::default();
     assert!(tree.insert(None, filter, &session, options), "a new one");

@@ -18,7 +18,7 @@ use crate::{
     fanout::Turn,
     housekeeping::Deadline,
     lock::lock,
-    shared::{SMALL_MAP, Shared},
+    shared::Shared,
     stream::Stream,
 };
 
@@ -121,13 +121,7 @@ pub(crate) fn forget(shared: &Arc<Shared>, session: &Arc<Session>, dead: &mut bo
     Deadline::clear_all(shared, session);
     leave_all(shared, session);
     lock(&session.queue).clear();
-    let mut sessions = lock(&shared.sessions);
-    if sessions.get(&session.id).is_some_and(|known| known.uid == session.uid) {
-        sessions.remove(&session.id);
-    }
-    if sessions.capacity() > SMALL_MAP && sessions.len() * 4 < sessions.capacity() {
-        sessions.shrink_to_fit();
-    }
+    lock(&shared.sessions).remove(session);
 }
 
 /// Reads what still comes until the client closes, for a while.
