@@ -42,7 +42,8 @@ fn time(at: ASN1Time) -> SystemTime {
 pub(crate) fn client_name(der: &[u8]) -> Option<Box<str>> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let mut common_names = certificate.subject().iter_common_name();
-    let common = common_names.next().and_then(|name| name.as_str().ok());
+    // One that cannot be read is one all the same: no other name stands in for it.
+    let common = common_names.next().map(|name| name.as_str().unwrap_or_default());
     if common_names.next().is_some() {
         return None; // two names are none: another reader could take the other one
     }

@@ -134,6 +134,25 @@ fn a_full_disk_refuses_durable_messages_and_is_recovered_from() {
     assert_eq!(hub.stop(), Some(0));
 }
 
+#[test]
+fn a_hub_starts_on_a_full_disk_with_what_it_knew_and_recovers() {
+    let Some(mounted) = Mounted::tmpfs("a_start_on_a_full_disk") else { return };
+    let log = tempfile::tempdir().unwrap();
+    link(mounted.path(), log.path());
+    let hub = Hub::start(log.path());
+    let mut node = Client::connect(hub.mqtt, "first", true);
+    assert_eq!(node.publish(PRESENCE, &presence(1), 1).unwrap().0, 0);
+    assert_eq!(hub.stop(), Some(0));
+    let filler = mounted.path().join("filler");
+    fill(&filler);
+    let hub = Hub::start(log.path());
+    let mut reader = Client::connect(hub.mqtt, "reader", false);
+    reader.subscribe(PRESENCE);
+    assert_eq!(reader.message().1, presence(1));
+    lives_through(&hub, log.path(), 0x97, "free space", || std::fs::remove_file(&filler).unwrap());
+    assert_eq!(hub.stop(), Some(0));
+}
+
 /// Writes until there is no more room.
 fn fill(filler: &PathBuf) {
     use std::io::Write as _;

@@ -90,7 +90,9 @@ impl Connection {
     fn leave_will(&mut self, end: End) {
         let wanted = match end {
             End::Asked { publish_will } => publish_will,
-            End::Because(reason) => reason != Reason::ShuttingDown,
+            // A client that is sent away only to send again is alive, and so is one at the end of
+            // the broker.
+            End::Because(reason) => !matches!(reason, Reason::ShuttingDown | Reason::Unavailable),
             End::Closed => true,
         };
         let Some(will) = self.will.take().filter(|_| wanted) else { return };
