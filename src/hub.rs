@@ -12,6 +12,7 @@ mod inbox;
 mod keeping;
 mod open;
 mod presence;
+mod quiet;
 mod reload;
 mod start;
 mod tls;
@@ -129,7 +130,7 @@ impl Hub {
         let base = start::make_tree(&root)?;
         let lock = start::lock(&root, &base)?;
         let store = Store::open(&root, now.wall)?;
-        store.probe().with_context(|| start::unwritable(&root))?;
+        start::try_writing(&store, &root)?;
         let journal = Journal::open(&root).context("could not open the journal")?;
         let past = start::recall(&store, &journal, now)?;
 
@@ -141,7 +142,7 @@ impl Hub {
         let presence = HubPresence::new(now.wall, &addresses, engine.name(), why, access.clone());
         let presence = presence.on(config.bus.broker());
         let foreign = config.bus.broker().is_some();
-        let door = HubDoor { inbox: inbox.clone(), access: access.clone(), keeping, foreign };
+        let door = HubDoor::new(&inbox, &access, keeping, foreign);
         let will = presence.will();
         let bus = start_bus(&config, door, &access, past.retained, tls.as_ref(), will).await?;
         let addresses = Addresses { mqtt: bus.address(), mqtts: bus.tls_address(), ..addresses };

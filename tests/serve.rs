@@ -12,6 +12,16 @@
 
 #[path = "clients/announcements.rs"]
 mod announcements;
+#[path = "clients/attacks.rs"]
+mod attacks;
+#[path = "clients/attacks_connections.rs"]
+mod attacks_connections;
+#[path = "clients/attacks_files.rs"]
+mod attacks_files;
+#[path = "clients/attacks_http.rs"]
+mod attacks_http;
+#[path = "clients/attacks_identity.rs"]
+mod attacks_identity;
 #[path = "clients/broker.rs"]
 mod broker;
 #[path = "clients/external.rs"]
@@ -24,6 +34,8 @@ mod external_login;
 mod hub;
 #[path = "clients/live.rs"]
 mod live;
+#[path = "clients/raw.rs"]
+mod raw;
 #[path = "clients/retained.rs"]
 mod retained;
 

@@ -34,6 +34,7 @@ bounds! {
     PerAddress "connections_per_address_max",
     Handshake "handshake_limit",
     Sessions "sessions_max",
+    SessionsPerIdentity "sessions_per_identity_max",
     ClientId "client_id_max_bytes",
     Packet "packet_max_bytes",
     Payload "payload_max_bytes",
@@ -110,6 +111,15 @@ impl Drop for Held {
     }
 }
 
+/// By what an address is counted. IPv6 counts by network, since everybody there has as many
+/// addresses as he likes.
+pub(crate) fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
+        ip => ip,
+    }
+}
+
 /// Connections by the address they come from.
 #[derive(Debug, Default)]
 pub(crate) struct Places(Mutex<HashMap<IpAddr, usize>>);
@@ -120,13 +130,9 @@ pub(crate) struct Place(Option<(Arc<Places>, IpAddr)>);
 
 impl Places {
     /// A place for one more connection from there. This machine is not counted: everything that
-    /// runs on it shares the address, and proxies too. IPv6 counts by network, since everybody
-    /// there has as many addresses as he likes.
+    /// runs on it shares the address, and proxies too.
     pub(crate) fn take(self: &Arc<Self>, address: SocketAddr, max: usize) -> Option<Place> {
-        let ip = match address.ip().to_canonical() {
-            IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
-            ip => ip,
-        };
+        let ip = network(address.ip());
         if max == 0 || address.ip().to_canonical().is_loopback() {
             return Some(Place(None));
         }

@@ -162,7 +162,7 @@ impl Broker {
         for session in full {
             let patience = shared.limits.host_patience;
             if tokio::time::timeout(patience, wait_for_room(shared, &session)).await.is_err() {
-                tracing::warn!(client_id = %session.id, "reads too slowly for the host, disconnected");
+                tracing::warn!(client_id = %session.key.client_id, "reads too slowly for the host, disconnected");
                 session.end_present(Reason::Quota);
             }
         }

@@ -41,7 +41,12 @@ fn time(at: ASN1Time) -> SystemTime {
 /// first DNS name. One that is empty, very long or holds control characters is no name.
 pub(crate) fn client_name(der: &[u8]) -> Option<Box<str>> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let common = certificate.subject().iter_common_name().next().and_then(|n| n.as_str().ok());
+    let mut common_names = certificate.subject().iter_common_name();
+    // One that cannot be read is one all the same: no other name stands in for it.
+    let common = common_names.next().map(|name| name.as_str().unwrap_or_default());
+    if common_names.next().is_some() {
+        return None; // two names are none: another reader could take the other one
+    }
     let names = certificate.subject_alternative_name().ok().flatten();
     let dns = names
         .iter()
@@ -86,6 +91,11 @@ mod tests {
             assert_eq!(client_name(&certificate(Some(bad), &["dns"])), None, "{bad:?}");
         }
         assert_eq!(client_name(b"no certificate"), None);
+        let mut two = CertificateParams::new(Vec::new()).unwrap();
+        two.distinguished_name.push(DnType::CommonName, "web1");
+        two.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "web2");
+        let two = two.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(client_name(two.der()), None, "two names");
     }
 
     #[test]

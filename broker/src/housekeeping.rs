@@ -88,7 +88,7 @@ fn check_connections(shared: &Shared) {
         let blocked = try_lock(&session.io).is_some_and(|io| io.blocked);
         let owes = blocked || session.full.load(SeqCst);
         if owes && now_ms > session.progress_ms.load(SeqCst) + stuck_limit_ms {
-            shared.reached(Bound::Stuck, &session.id);
+            shared.reached(Bound::Stuck, &session.key.client_id);
             session.end_present(Reason::Quota);
         }
     }
@@ -132,7 +132,7 @@ fn act(shared: &Arc<Shared>, deadline: Deadline, session: &Arc<Session>) {
             if let Ok(mut dead) = session.attached.clone().try_lock_owned()
                 && lock(&session.queue).deadlines.is_empty()
             {
-                tracing::debug!(client_id = %session.id, "session expired");
+                tracing::debug!(client_id = %session.key.client_id, "session expired");
                 forget(shared, session, &mut dead);
             }
         }

@@ -33,6 +33,8 @@ pub(crate) mod routes;
 pub(crate) mod subscriptions;
 
 pub(crate) mod bounds;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub(crate) mod housekeeping;
 pub(crate) mod ledger;
 pub(crate) mod lock;

@@ -67,6 +67,9 @@ pub struct Limits {
     pub retained_topics_per_identity_max: usize,
     /// Sessions at one time, those of absent clients included; more are refused at CONNECT.
     pub sessions_max: usize,
+    /// Those of one identity (the user, or without one the address it came from), absent ones
+    /// included; a further one is refused at CONNECT (0x97). 0: any.
+    pub sessions_per_identity_max: usize,
     /// Subscriptions of one session; more are refused in the SUBACK.
     pub subscriptions_per_session_max: usize,
     /// Replays of retained messages in progress for one session; with more it is not read from.
@@ -121,6 +124,7 @@ impl Default for Limits {
             user_properties_max: 1_000,
             retained_topics_per_identity_max: 0,
             sessions_max: 20_000,
+            sessions_per_identity_max: 10_000,
             subscriptions_per_session_max: 1_000,
             replays_per_session_max: 64,
             replay_max_messages: 1_000_000,

@@ -26,7 +26,7 @@ use crate::{
     ledger::Ledger,
     lock::lock,
     retained::RetainedStore,
-    session::Session,
+    session::{Session, sessions::Sessions},
     settings::Limits,
     stats::Counters,
     subscriptions::Node,
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     pub(crate) authority: Arc<dyn Authority>,
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) retained: Arc<dyn RetainedStore>,
-    pub(crate) sessions: Mutex<HashMap<Box<str>, Arc<Session>>>,
+    pub(crate) sessions: Mutex<Sessions>,
     /// Sessions with a connection, by uid.
     pub(crate) online: Mutex<HashMap<u64, Arc<Session>>>,
     /// Open connections, those without a session included.

@@ -159,7 +159,7 @@ mod tests {
     const OPTIONS: Options = Options { qos: 0, no_local: false, retain_as_published: false, id: 0 };
 
     fn session(uid: u64) -> Arc<Session> {
-        Arc::new(Session::new("c".into(), uid))
+        Arc::new(Session::new(crate::session::sessions::Key::new(None, "c"), uid))
     }
 
     fn uids(tree: &Node, topic: &str) -> Vec<u64> {

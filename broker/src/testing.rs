@@ -11,7 +11,7 @@ use crate::{
     fanout::{Fanout, Turn, Verdict},
     lock::{lock, write},
     retained::MemoryStore,
-    session::{Session, queue::Owed},
+    session::{Session, queue::Owed, sessions::Key},
     settings::Limits,
     shared::Shared,
     subscriptions::Options,
@@ -101,7 +101,14 @@ impl Bench {
 
     /// A session that is online, but whose socket nobody writes to.
     pub(crate) fn session(&self, id: &str) -> Arc<Session> {
-        let session = Arc::new(Session::new(id.into(), self.shared.next_uid()));
+        let (who, uid) = (identity(id), self.shared.next_uid());
+        let found = lock(&self.shared.sessions).find_or_make(
+            Key::new(None, id),
+            &who,
+            uid,
+            &self.shared.limits,
+        );
+        let session = found.unwrap();
         {
             let mut queue = lock(&session.queue);
             queue.online = true;
@@ -109,7 +116,6 @@ impl Bench {
             queue.owed = Owed { version5: true, receive_maximum: 10, packet_max_bytes: usize::MAX };
         }
         session.ticket.store(1, std::sync::atomic::Ordering::SeqCst);
-        lock(&self.shared.sessions).insert(id.into(), session.clone());
         lock(&self.shared.online).insert(session.uid, session.clone());
         session
     }

@@ -4,7 +4,7 @@
 //! learns nothing by it, and shuts nobody out who shares its address.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 /// Different wrong passwords in one window after which an address is shut out.
@@ -105,6 +105,8 @@ impl Attempts {
 /// What one attacker has: an address of version 4, a network of 64 bits of version 6.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
+        // Every program here has all addresses of the machine's own network.
+        IpAddr::V4(address) if address.is_loopback() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
         v4 => v4,
     }
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_version_6_is_one_guesser_and_a_mapped_address_is_its_own_self() {
+    fn a_network_of_one_holder_is_one_guesser_and_a_mapped_address_is_its_own_self() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
         for n in 0..5 {
             attempts.wrong(ip(&format!("2001:db8:0:1::{n}")), digest(n), now);
@@ -171,6 +173,10 @@ mod tests {
         assert_eq!(attempts.standing(ip("2001:db8:0:1:ffff::"), &digest(9), now), shut_out);
         assert_eq!(attempts.standing(ip("2001:db8:0:2::"), &digest(9), now), Standing::Free);
         assert_eq!(attempts.standing(ip("192.0.2.1"), &digest(9), now), shut_out);
+        for n in 1..6 {
+            attempts.wrong(ip(&format!("127.0.0.{n}")), digest(n), now);
+        }
+        assert_eq!(attempts.standing(ip("127.9.9.9"), &digest(9), now), shut_out, "this machine");
     }
 
     #[test]

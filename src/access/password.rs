@@ -1,8 +1,8 @@
 //! Passwords: kept as argon2id, in the PHC string format.
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
-use argon2::{Algorithm, Argon2, Params};
+use argon2::password_hash::PasswordHasher as _;
+use argon2::password_hash::phc::{Output, PasswordHash};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 
 /// Longest password in bytes.
 pub(super) const PASSWORD_MAX_BYTES: usize = 1024;
@@ -13,6 +13,9 @@ const PASSWORD_MIN_CHARS: usize = 8;
 const MEMORY_MAX_KIB: u32 = 256 << 10;
 const PASSES_MAX: u32 = 16;
 const LANES_MAX: u32 = 8;
+/// Blocks of a kilobyte that are reserved, though fewer are used: the C library hands memory of
+/// more than 32 MiB back to the system, and keeps smaller pieces for each thread that had one.
+const BLOCKS_RESERVED: usize = 34 << 10;
 
 /// A password as it is kept.
 #[derive(Clone, PartialEq, Eq)]
@@ -61,8 +64,24 @@ impl Hashed {
 
     /// True for the password it was made of. Takes tens of milliseconds and as many megabytes.
     pub(super) fn fits(&self, password: &[u8]) -> bool {
-        let hash = PasswordHash::new(&self.0);
-        hash.is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
+        self.computed(password).is_some_and(|(computed, kept)| computed == kept)
+    }
+
+    /// The hash of another password under the same salt and cost, and the one that is kept.
+    fn computed(&self, password: &[u8]) -> Option<(Output, Output)> {
+        let hash = PasswordHash::new(&self.0).ok()?;
+        let (kept, salt) = (hash.hash?, hash.salt?);
+        let cost = Params::try_from(&hash).ok()?;
+        let version = hash.version.map_or(Ok(Version::default()), Version::try_from).ok()?;
+        let mut blocks = Vec::with_capacity(BLOCKS_RESERVED.max(cost.block_count()));
+        blocks.resize(cost.block_count(), Block::default());
+        let mut bytes = [0; Output::MAX_LENGTH];
+        let bytes = bytes.get_mut(..kept.len())?;
+        Argon2::new(Algorithm::Argon2id, version, cost)
+            .hash_password_into_with_memory(password, &salt, bytes, &mut blocks)
+            .ok()?;
+        // The comparison of two outputs takes the same time wherever they differ.
+        Some((Output::new(bytes).ok()?, kept))
     }
 
     /// The text to keep.

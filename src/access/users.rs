@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use toml_edit::{DocumentMut, Item, TableLike};
 
+/// Would have the answers of everybody as his own below `mesh/app/`.
+const RESERVED: &str = "replies";
+
 /// What is wrong in a file of users: where, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
@@ -82,6 +85,12 @@ impl Users {
         for (name, table) in tables(document.get("users"), "users")? {
             let at = format!("users.{name}");
             let name = UserName::parse(name).map_err(|e| fault(&at, &e.to_string()))?;
+            if name.as_str() == RESERVED {
+                return Err(fault(
+                    &at,
+                    "everybody's answers are below mesh/app/replies/: take another name",
+                ));
+            }
             let user = all.read_user(&at, table)?;
             all.users.insert(name, user);
         }

@@ -68,6 +68,13 @@ pub enum PublishError {
     Closed,
 }
 
+impl PublishError {
+    fn of(topic: Topic, refusal: Refusal) -> Self {
+        let Refusal { kind, why } = refusal;
+        if kind.is_temporary() { Self::NotNow { topic, why } } else { Self::Refused { topic, why } }
+    }
+}
+
 /// A message at the door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {

@@ -62,6 +62,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         // 201 confirmed, 503 failed: both carry the outcome.
         match parse(&answer) {
             Ok(outcome) => outcome,
+            // The hub could not even take it: no snapshot, as with an outcome that failed.
+            Err(_) if answer.status == 503 => {
+                return Err(Failure { exit: Exit::Failed, message: problem(&answer) });
+            }
             Err(_) => return Err(Failure::fault(problem(&answer))),
         }
     };

@@ -25,6 +25,8 @@ pub struct BusLimits {
     pub subscriptions_max: usize,
     /// Sessions at one time.
     pub sessions_max: usize,
+    /// Sessions of one user or address.
+    pub sessions_per_identity_max: usize,
     /// Longest life of a session without a connection.
     #[serde(with = "humantime_serde")]
     pub session_expiry_max: Duration,

@@ -242,8 +242,10 @@ impl Config {
             let fault = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
             ConfigError::Users { key: "bus.users", fault }
         })?;
-        let mut listeners =
-            vec![("bus.listen", self.bus.listen), ("http.listen", self.http.listen)];
+        let mut listeners = vec![("http.listen", self.http.listen)];
+        if self.bus.mode == BusMode::Embedded {
+            listeners.insert(0, ("bus.listen", self.bus.listen));
+        }
         // With TLS a certificate can be what is asked of whoever comes.
         if self.bus.tls.client_certificate == ClientCertificate::Optional {
             listeners.extend(self.bus.tls.listen.map(|listen| ("bus.tls.listen", listen)));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A write that takes longer hangs, for all that anybody can tell.
-const HANG: Duration = Duration::from_secs(5);
+const HANG: Duration = Duration::from_secs(10);
 /// The same for a sync, which may have to write what others have left to write.
 const SYNC_HANG: Duration = Duration::from_secs(15);
 

@@ -37,10 +37,9 @@ pub(super) async fn announce(
     announcement.id = Some(id.clone());
     let payload =
         serde_json::to_vec(&announcement).map_err(|e| Problem::bad_request(&e.to_string()))?;
-    let publication = Publication {
-        by: caller.by(&headers),
-        ..Publication::hub(topics::announce(), payload, false)
-    };
+    let by = caller.by(&headers);
+    let publication =
+        Publication { by: by.clone(), ..Publication::hub(topics::announce(), payload, false) };
     let published = api.publisher.publish(publication).await;
     published.map_err(|error| match error {
         PublishError::Refused { .. } => Problem::bad_request(&error.to_string()),
@@ -49,6 +48,11 @@ pub(super) async fn announce(
         }
     })?;
     let outcome = outcome(&api, &id).await?;
+    if outcome.by.user != by.user {
+        return Err(Problem::conflict(
+            "this id is of another user's announcement: take another one, or none",
+        ));
+    }
     Ok(answer(&outcome))
 }
 

@@ -2,6 +2,7 @@
 
 mod announcements;
 pub mod api;
+mod drain;
 mod guard;
 mod live;
 mod login;

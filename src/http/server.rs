@@ -1,6 +1,8 @@
 //! Ports and connections: so many at a time, each with a limit for its TLS
-//! handshake and its headers, so that who says nothing keeps nobody out for long.
+//! handshake, its headers and for taking its answer, so that who does nothing
+//! keeps nobody out for long.
 
+use super::drain::Drained;
 use super::guard::Via;
 use super::{Api, router};
 use crate::bus::Tls;
@@ -160,7 +162,7 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_LIMIT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .serve_connection(TokioIo::new(Drained::new(stream)), TowerToHyperService::new(service))
         .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {

@@ -2,6 +2,7 @@
 
 use super::inbox::Inbox;
 use super::keeping::{Keeping, stopping};
+use super::quiet::Quiet;
 use crate::access::{Access, Who};
 use crate::bus::{Admitted, Arrival, BoxFuture, Door, Refusal, RefusalKind, Retention};
 use crate::live;
@@ -34,6 +35,8 @@ pub(super) struct HubDoor {
     pub(super) keeping: Keeping,
     /// The broker is another's, and so are the rights of its clients.
     pub(super) foreign: bool,
+    /// Whoever is refused much fills no log.
+    pub(super) quiet: Quiet,
 }
 
 /// A message that may come in.
@@ -44,6 +47,16 @@ struct Checked {
 }
 
 impl HubDoor {
+    pub(super) fn new(
+        inbox: &Arc<Inbox>,
+        access: &Arc<Access>,
+        keeping: Keeping,
+        foreign: bool,
+    ) -> Self {
+        let (inbox, access, quiet) = (inbox.clone(), access.clone(), Quiet::default());
+        Self { inbox, access, keeping, foreign, quiet }
+    }
+
     /// Checks a message against the contract.
     fn check(&self, arrival: &Arrival) -> Result<Checked, Refusal> {
         let topic = Topic::parse(&arrival.topic).map_err(|e| refusal(RefusalKind::Topic, &e))?;
@@ -87,7 +100,9 @@ impl HubDoor {
     }
 
     fn deny(&self, by: &By, topic: &str, why: &str) {
-        warn!(%by, ?topic, why, "denied");
+        if let Some(held_back) = self.quiet.turn() {
+            warn!(%by, ?topic, why, held_back, "denied");
+        }
         // Whoever does nothing but ask for what he may not is not held up by a full inbox.
         if !self.inbox.is_full() {
             let (by, topic, why) = (by.clone(), topic.to_owned(), why.to_owned());
@@ -104,7 +119,10 @@ impl HubDoor {
             debug!(by = %arrival.by, topic = ?arrival.topic, why = ?refusal.why, "message refused");
             return;
         }
-        warn!(by = %arrival.by, topic = ?arrival.topic, why = ?refusal.why, "message refused");
+        if let Some(held_back) = self.quiet.turn() {
+            let (by, topic, why) = (&arrival.by, &arrival.topic, &refusal.why);
+            warn!(%by, ?topic, ?why, held_back, "message refused");
+        }
         let reply = awaited.then(|| self.reply(&arrival).ok().flatten()).flatten();
         let (topic, why) = (arrival.topic.into(), refusal.why.to_string());
         self.inbox.push(Event::Refused { by: arrival.by, topic, why, reply });
@@ -287,6 +305,7 @@ mod tests {
             inbox: Arc::default(),
             access: Arc::new(access),
             keeping: Keeping::default(),
+            quiet: Quiet::default(),
             foreign: false,
         }
     }

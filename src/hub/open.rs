@@ -38,6 +38,7 @@ fn set_limits(limits: &mut meshfs_broker::Limits, from: &BusLimits) {
     limits.retained_topics_per_identity_max = from.retained_topics_per_identity_max;
     limits.subscriptions_per_session_max = from.subscriptions_max;
     limits.sessions_max = from.sessions_max;
+    limits.sessions_per_identity_max = from.sessions_per_identity_max;
     limits.session_expiry_max = from.session_expiry_max;
     limits.inflight_max = from.inflight_max;
     limits.queue_max_messages = from.queue_max_messages;

@@ -14,10 +14,11 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use tracing::error;
 
 /// The folders of a tree, besides those that the live store makes for itself.
 pub(super) const FOLDERS: [&str; 8] = [
@@ -78,6 +79,18 @@ pub(super) fn lock(root: &Path, base: &OwnedFd) -> anyhow::Result<File> {
 pub(super) fn look_at_lock(root: &Path) -> std::io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::open(root.join(".lock"), flags, Mode::empty())?))
+}
+
+/// Tries what every write needs. A disk that is full may have room again: the hub lives on it as
+/// it would if it had filled up later, so that a crash on a full disk does not end the bus.
+pub(super) fn try_writing(store: &Store, root: &Path) -> anyhow::Result<()> {
+    match store.probe() {
+        Err(full) if matches!(full.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            error!(root = %root.display(), error = %full, "the disk is full; nothing new can be kept");
+            Ok(())
+        }
+        tried => tried.with_context(|| unwritable(root)),
+    }
 }
 
 /// What is said when a file cannot be written as the live store writes them.

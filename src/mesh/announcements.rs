@@ -63,6 +63,9 @@ pub(super) struct Announcements {
     idle_since: Duration,
 }
 
+/// What somebody is told who comes with the id of another user's announcement.
+const ID_TAKEN: &str = "this id is of another user's announcement: take another one, or none";
+
 impl Announcements {
     pub(super) fn new(limits: &crate::config::Announce) -> Self {
         Self {
@@ -91,6 +94,19 @@ impl Announcements {
             let topic = announcement.reply_to.clone()?;
             Some(ReplyAddress { topic, correlation: None })
         });
+        let asked = Asked {
+            id: id.clone(),
+            reason: announcement.reason.clone(),
+            source: announcement.source.clone(),
+            flush: announcement.flush,
+            by: by.clone(),
+            requested_at,
+        };
+        let owner = self.open.get(&id).map(|open| &open.asked.by);
+        let owner = owner.or_else(|| known.get(&id).map(|outcome| &outcome.by));
+        if owner.is_some_and(|owner| owner.user != by.user) {
+            return taken(asked, reply.as_ref(), now);
+        }
         if let Some(open) = self.open.get_mut(&id) {
             if open.replies.len() < REPLIES_MAX {
                 open.replies.extend(reply);
@@ -100,14 +116,6 @@ impl Announcements {
         if let Some(outcome) = known.get(&id).filter(|outcome| outcome.state.is_final()) {
             return tell(outcome, reply.as_slice());
         }
-        let asked = Asked {
-            id: id.clone(),
-            reason: announcement.reason.clone(),
-            source: announcement.source.clone(),
-            flush: announcement.flush,
-            by: by.clone(),
-            requested_at,
-        };
         let expires = now.steady + self.deadline;
         let open = Open { asked, replies: reply.iter().cloned().collect(), expires };
         let busy = self.waiting.len() >= self.waiting_max;
@@ -231,6 +239,19 @@ fn fail(asked: &Asked, why: String, now: Now) -> Effect {
     let total = u64::try_from(waited).unwrap_or(0);
     let timings_ms = Timings { total, persist: total, ..Timings::default() };
     conclude(Outcome { timings_ms, error: Some(why), ..state(asked, State::Failed) }, now.wall)
+}
+
+/// The id is another user's: his outcome, and a snapshot from before, would be no answer. Only
+/// who asks is told, since everybody else knows the id as the other's.
+fn taken(asked: Asked, reply: Option<&ReplyAddress>, now: Now) -> Vec<Effect> {
+    let told = reply.map(|reply| {
+        let failed = Outcome { error: Some(ID_TAKEN.into()), ..state(&asked, State::Failed) };
+        Effect::Publish(answer(body(&failed), reply))
+    });
+    let topic = topics::announce().as_str().to_owned();
+    let entry = Entry::Refusal { by: asked.by, topic, why: ID_TAKEN.into() };
+    let line = Box::new(JournalLine { time: now.wall, entry });
+    std::iter::once(Effect::Journal { line, then: None }).chain(told).collect()
 }
 
 /// Journals an outcome and then lets everybody know.

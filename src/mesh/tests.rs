@@ -356,6 +356,30 @@ fn the_same_id_gets_the_same_outcome_and_no_second_snapshot() {
 }
 
 #[test]
+fn the_id_of_another_users_announcement_confirms_nothing() {
+    let from = |user: &str, reply, now| {
+        let mut event = announce_for("a", Some(reply), now);
+        let Event::Arrived { received, .. } = &mut event else { unreachable!() };
+        received.by.user = Some(user.into());
+        event
+    };
+    let mut mesh = mesh();
+    let first = batches(&mesh.apply(from("web1", "mesh/app/r1", at(0)), at(0)));
+    for (time, ended) in [(at(0), false), (at(2), true)] {
+        let refused = mesh.apply(from("anna", "mesh/app/r2", time), time);
+        let answers = told(&refused);
+        assert!(batches(&refused).is_empty() && concluded(&refused).is_empty());
+        assert_eq!(answers.len(), 1, "nobody else knows the id as hers");
+        assert_eq!(answers[0].topic.as_str(), "mesh/app/r2");
+        let outcome: Outcome = serde_json::from_slice(&answers[0].payload).unwrap();
+        assert_eq!(outcome.state, State::Failed);
+        if !ended {
+            finish(&mut mesh, &first[0], at(1));
+        }
+    }
+}
+
+#[test]
 fn one_announcement_too_many_is_told_that_the_hub_is_busy() {
     let mut config = config();
     config.announce.waiting_max = 2;

@@ -123,6 +123,11 @@ impl Hub {
         self.process.wait().unwrap().code()
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Has it read its files again.
     pub(crate) fn hang_up(&self) {
         let pid = rustix::process::Pid::from_child(&self.process);

@@ -35,7 +35,7 @@ impl Sent {
 
 /// A random message; its number makes it one of a kind.
 fn message(number: u16) -> Sent {
-    let node = format!("n{}", fastrand::u8(0..4));
+    let node = format!("n{}", fastrand::u8(0..12));
     let (topic, payload) = match fastrand::u8(0..20) {
         0 => ("mesh/announce".into(), format!(r#"{{"reason":"r","id":"a{number}"}}"#)),
         1..=6 => (

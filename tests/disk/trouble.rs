@@ -134,6 +134,25 @@ fn a_full_disk_refuses_durable_messages_and_is_recovered_from() {
     assert_eq!(hub.stop(), Some(0));
 }
 
+#[test]
+fn a_hub_starts_on_a_full_disk_with_what_it_knew_and_recovers() {
+    let Some(mounted) = Mounted::tmpfs("a_start_on_a_full_disk") else { return };
+    let log = tempfile::tempdir().unwrap();
+    link(mounted.path(), log.path());
+    let hub = Hub::start(log.path());
+    let mut node = Client::connect(hub.mqtt, "first", true);
+    assert_eq!(node.publish(PRESENCE, &presence(1), 1).unwrap().0, 0);
+    assert_eq!(hub.stop(), Some(0));
+    let filler = mounted.path().join("filler");
+    fill(&filler);
+    let hub = Hub::start(log.path());
+    let mut reader = Client::connect(hub.mqtt, "reader", false);
+    reader.subscribe(PRESENCE);
+    assert_eq!(reader.message().1, presence(1));
+    lives_through(&hub, log.path(), 0x97, "free space", || std::fs::remove_file(&filler).unwrap());
+    assert_eq!(hub.stop(), Some(0));
+}
+
 /// Writes until there is no more room.
 fn fill(filler: &PathBuf) {
     use std::io::Write as _;
@@ -196,5 +215,62 @@ fn a_tree_that_may_not_be_written_any_more_refuses_durable_messages_and_is_recov
     lives_through(&hub, log.path(), 0x83, "permission", || {
         assert!(run(&["chmod", "755", scratch.to_str().unwrap()]));
     });
+    assert_eq!(hub.stop(), Some(0));
+}
+
+/// Lets a file system write again, whatever becomes of the test.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn freeze(point: &Path) -> Option<Self> {
+        run(&["fsfreeze", "-f", point.to_str().unwrap()]).then(|| Self(point.to_owned()))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        run(&["fsfreeze", "-u", self.0.to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn a_disk_that_hangs_holds_up_only_who_waits_for_it_and_them_not_for_ever() {
+    let log = tempfile::tempdir().unwrap();
+    let image = log.path().join("image");
+    let Some(mounted) = Mounted::ext4("a_disk_that_hangs", &image) else { return };
+    link(mounted.path(), log.path());
+    let hub = Hub::start_with(log.path(), &[("MESHFS__BUS__DURABLE_WAIT", "500ms")]);
+    let mut node = Client::connect(hub.mqtt, "node", true);
+    assert_eq!(node.publish(PRESENCE, &presence(1), 1).unwrap().0, 0);
+    let Some(frozen) = Frozen::freeze(mounted.path()) else {
+        eprintln!("SKIP a_disk_that_hangs: it cannot be frozen here");
+        return;
+    };
+    let mut others = Client::connect(hub.mqtt, "others", false);
+    let mut reader = Client::connect(hub.mqtt, "reader", true);
+    reader.subscribe("mesh/#");
+    for number in 2..5 {
+        let (waiting, _) = node.send(PRESENCE, &presence(number), 1);
+        // While it waits: heartbeats come and go, and the hub answers.
+        let beat = format!(r#"{{"beat":{number}}}"#);
+        assert_eq!(others.publish("mesh/nodes/n2/heartbeat", &beat, 1).unwrap().0, 0);
+        while reader.message() != ("mesh/nodes/n2/heartbeat".to_owned(), beat.clone()) {}
+        assert_eq!(hub.request("GET", "/healthz", "").0, 200);
+        let Some(super::client::Packet::Ack { id, code, text }) = node.next() else {
+            panic!("the node was sent away")
+        };
+        assert_eq!((id, code), (waiting, 0x83), "{text}");
+        assert!(text.contains("within 500ms") || text.contains("does not end"), "{text}");
+    }
+    until("the hub to say that it hangs", || {
+        trouble(&hub).is_some_and(|why| why.contains("live store: a write does not end"))
+    });
+    let (code, why) = node.publish(PRESENCE, &presence(9), 1).unwrap();
+    assert!(code == 0x83 && why.contains("does not end"), "known at the door: {why}");
+    drop(frozen);
+    until("all to be well", || trouble(&hub).is_none());
+    assert_eq!(node.publish(PRESENCE, &presence(10), 1).unwrap().0, 0);
+    assert_eq!(files(log.path())[PRESENCE], presence(10).as_bytes());
+    assert_eq!(files(log.path())["mesh/nodes/n2/heartbeat"], br#"{"beat":4}"#);
     assert_eq!(hub.stop(), Some(0));
 }

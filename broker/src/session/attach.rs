@@ -16,13 +16,14 @@ use super::{
     deliver::Io,
     pace::Pace,
     queue::Owed,
+    sessions::Key,
     subscribe::leave_all,
     will,
 };
 use crate::{
     api::Identity,
     arrivals::Turnstile,
-    bounds::{Bound, Held},
+    bounds::Held,
     codec::{
         Reason,
         connect::Connect,
@@ -41,7 +42,7 @@ use crate::{
 /// Who waits here may be late: a still newer connection has a higher ticket by then. It is let in
 /// all the same and ends by itself at once, so that there is one way out only.
 ///
-/// A client id is no proof of who one is: while its session is connected, nobody else takes it over.
+/// The session is one of the user's own: nobody else comes to it, whatever his client id.
 pub(super) async fn attach(
     shared: &Shared,
     client_id: &str,
@@ -49,24 +50,13 @@ pub(super) async fn attach(
     rules: u64,
 ) -> Result<Attached, Reason> {
     loop {
-        let session = {
-            let mut sessions = lock(&shared.sessions);
-            match sessions.get(client_id) {
-                Some(session) => session.clone(),
-                None if sessions.len() >= shared.limits.sessions_max => {
-                    shared.reached(Bound::Sessions, &client_id);
-                    return Err(Reason::Quota);
-                }
-                None => {
-                    let session = Arc::new(Session::new(client_id.into(), shared.next_uid()));
-                    sessions.insert(client_id.into(), session.clone());
-                    session
-                }
-            }
-        };
-        if lock(&session.queue).is_anothers(&who) {
-            return Err(Reason::ClientId);
-        }
+        let key = Key::new(who.user.as_deref(), client_id);
+        let (uid, limits) = (shared.next_uid(), &shared.limits);
+        let found = lock(&shared.sessions).find_or_make(key, &who, uid, limits);
+        let session = found.map_err(|(bound, holder)| {
+            shared.reached(bound, &holder);
+            Reason::Quota
+        })?;
         let ticket = session.ticket.fetch_add(1, SeqCst) + 1;
         session.kick.notify_one();
         let guard = session.attached.clone().lock_owned().await;
@@ -169,11 +159,7 @@ fn take_over_state(
     clean_start: bool,
 ) -> bool {
     Deadline::clear_all(shared, session);
-    let foreign = {
-        let queue = lock(&session.queue);
-        queue.known && queue.user() != who.user.as_deref()
-    };
-    if clean_start || foreign {
+    if clean_start {
         // The former session ends here, and with it the wait of its will.
         will::publish_delayed(shared, session);
         leave_all(shared, session);
@@ -239,22 +225,19 @@ mod tests {
     }
 
     #[test]
-    fn another_user_with_the_same_client_id_does_not_inherit_the_session() {
+    fn who_comes_back_finds_his_session_unless_he_begins_anew() {
         let bench = Bench::new(Limits::default());
         let session = bench.session("id");
-        let come = |name: &str, clean| take_over_state(&bench.shared, &session, &user(name), clean);
-        assert!(!come("anna", false));
+        let come = |clean| take_over_state(&bench.shared, &session, &identity("id"), clean);
+        assert!(!come(false));
         lock(&session.queue).known = true;
         bench.subscribe(&session, "a", OPTIONS);
         bench.shared.counters.subscriptions.store(1, SeqCst);
-        assert!(come("anna", false));
+        assert!(come(false));
         assert_eq!(lock(&session.queue).subscriptions.len(), 1);
-        assert!(!come("bert", false));
+        assert!(!come(true));
         assert_eq!(lock(&session.queue).subscriptions.len(), 0);
         assert!(crate::lock::read(&bench.shared.tree).is_empty());
-        lock(&session.queue).known = true;
-        assert!(come("bert", false));
-        assert!(!come("bert", true), "a clean start begins anew");
     }
 
     #[tokio::test]
@@ -277,18 +260,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_takes_over_a_session_another_user_is_connected_to() {
+    async fn two_users_with_one_client_id_never_meet() {
         let bench = Bench::new(Limits::default());
-        let session = bench.session("id");
-        lock(&session.queue).who = Some(user("anna"));
+        let come = |who| attach(&bench.shared, "id", who, 0);
+        let anna = come(user("anna")).await.unwrap();
         for other in [user("bert"), identity("id")] {
-            let refused = attach(&bench.shared, "id", other, 0).await.unwrap_err();
-            assert_eq!(refused, Reason::ClientId);
+            let other = come(other).await.unwrap();
+            assert_ne!(other.session.uid, anna.session.uid);
         }
-        assert_eq!(session.ending(1), None, "who is there stays");
-        attach(&bench.shared, "id", user("anna"), 0).await.unwrap();
-        assert_eq!(session.ending(1), Some(Reason::TakenOver));
-        lock(&session.queue).go_offline();
-        attach(&bench.shared, "id", user("bert"), 0).await.unwrap();
+        assert_eq!(anna.session.ending(anna.ticket), None, "who is there stays");
+        let (session, ticket) = (anna.session.clone(), anna.ticket);
+        drop(anna);
+        let again = come(user("anna")).await.unwrap();
+        assert_eq!(again.session.uid, session.uid);
+        assert_eq!(session.ending(ticket), Some(Reason::TakenOver));
     }
 }

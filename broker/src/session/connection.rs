@@ -102,7 +102,7 @@ impl Connection {
             return Err(End::Because(reason));
         }
         if self.acks.broken() {
-            return Err(Reason::Implementation.into());
+            return Err(Reason::Unavailable.into());
         }
         match self.shared.phase() {
             Phase::Running => {}

@@ -78,7 +78,7 @@ impl Session {
                 return false; // not kept for who is away, and not counted as lost
             }
             if shared.is_crowded() {
-                shared.reached(Bound::Queues, &self.id);
+                shared.reached(Bound::Queues, &self.key.client_id);
                 self.count_dropped(shared, &mut queue.dropped, count);
                 return false;
             }
@@ -95,7 +95,7 @@ impl Session {
         if over && self.is_stalled(shared) {
             let too_much = take.qos > 0 && (crowded || queue.is_over(count, bytes, limits, 2));
             if crowded {
-                shared.reached(Bound::Queues, &self.id);
+                shared.reached(Bound::Queues, &self.key.client_id);
             }
             if too_much {
                 self.end(queue.ticket, Reason::Quota);
@@ -118,7 +118,7 @@ impl Session {
         }
         add(&shared.counters.dropped, count);
         if *dropped == 0 {
-            tracing::warn!(client_id = %self.id, "queue full, dropping messages");
+            tracing::warn!(client_id = %self.key.client_id, "queue full, dropping messages");
         }
         *dropped += count as u64;
     }

@@ -18,7 +18,7 @@ use crate::{
     fanout::Turn,
     housekeeping::Deadline,
     lock::lock,
-    shared::{SMALL_MAP, Shared},
+    shared::Shared,
     stream::Stream,
 };
 
@@ -90,7 +90,9 @@ impl Connection {
     fn leave_will(&mut self, end: End) {
         let wanted = match end {
             End::Asked { publish_will } => publish_will,
-            End::Because(reason) => reason != Reason::ShuttingDown,
+            // A client that is sent away only to send again is alive, and so is one at the end of
+            // the broker.
+            End::Because(reason) => !matches!(reason, Reason::ShuttingDown | Reason::Unavailable),
             End::Closed => true,
         };
         let Some(will) = self.will.take().filter(|_| wanted) else { return };
@@ -121,13 +123,7 @@ pub(crate) fn forget(shared: &Arc<Shared>, session: &Arc<Session>, dead: &mut bo
     Deadline::clear_all(shared, session);
     leave_all(shared, session);
     lock(&session.queue).clear();
-    let mut sessions = lock(&shared.sessions);
-    if sessions.get(&session.id).is_some_and(|known| known.uid == session.uid) {
-        sessions.remove(&session.id);
-    }
-    if sessions.capacity() > SMALL_MAP && sessions.len() * 4 < sessions.capacity() {
-        sessions.shrink_to_fit();
-    }
+    lock(&shared.sessions).remove(session);
 }
 
 /// Reads what still comes until the client closes, for a while.

@@ -1,6 +1,6 @@
 //! Sessions: what a client is owed, whether it is connected or not.
 //!
-//! One connection at a time lives a session. `connect` lets it in, `attach` gives it its session,
+//! One connection at a time lives a session. `connect` lets it in, `attach` gives it its session out of all `sessions`,
 //! `connection` is its life, `rules` takes away what it may no longer; `publish` and `subscribe` are what it asks for, `queue` and `deliver` what it is owed, `will`
 //! what it leaves behind, `leave` how it goes.
 //!
@@ -21,6 +21,7 @@ pub(crate) mod pace;
 pub(crate) mod publish;
 pub(crate) mod queue;
 pub(crate) mod rules;
+pub(crate) mod sessions;
 pub(crate) mod subscribe;
 pub(crate) mod will;
 
@@ -31,14 +32,14 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-use self::{deliver::Io, queue::Queue};
+use self::{deliver::Io, queue::Queue, sessions::Key};
 use crate::{codec::Reason, lock::lock};
 
-/// What one client id is owed.
+/// What one client is owed.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) id: Box<str>,
-    /// Distinguishes sessions that had the same client id.
+    pub(crate) key: Key,
+    /// Distinguishes sessions that had the same key.
     pub(crate) uid: u64,
     pub(crate) queue: Mutex<Queue>,
     pub(crate) io: Mutex<Io>,
@@ -69,9 +70,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(id: Box<str>, uid: u64) -> Self {
+    pub(crate) fn new(key: Key, uid: u64) -> Self {
         Self {
-            id,
+            key,
             uid,
             queue: Mutex::new(Queue::new()),
             io: Mutex::default(),

@@ -79,7 +79,7 @@ impl Connection {
             Verdict::Refused(refusal) => self.refuse(kind, packet_id, refusal),
         }
         if self.acks.broken() {
-            return Err(Reason::Implementation.into());
+            return Err(Reason::Unavailable.into());
         }
         let owed = self.acks.waiting();
         if self.version5 && owed > self.shared.limits.receive_max.into() {

@@ -73,7 +73,7 @@ pub(crate) struct Queue {
     pub(crate) ticket: u64,
     /// Some connection was here before, so there is a state to come back to.
     pub(crate) known: bool,
-    /// Whose state this is; another user with the same client id does not inherit it.
+    /// Who was here last: the rights of an absent client are asked for by this.
     pub(crate) who: Option<Arc<Identity>>,
     pub(crate) owed: Owed,
     pub(crate) aliases: Aliases,
@@ -124,15 +124,6 @@ impl Queue {
     pub(crate) fn clear(&mut self) {
         let (online, ticket, owed) = (self.online, self.ticket, self.owed);
         *self = Self { online, ticket, owed, ..Self::new() };
-    }
-
-    pub(crate) fn user(&self) -> Option<&str> {
-        self.who.as_ref().and_then(|who| who.user.as_deref())
-    }
-
-    /// Is another user connected to this session?
-    pub(crate) fn is_anothers(&self, who: &Identity) -> bool {
-        self.online && self.user() != who.user.as_deref()
     }
 
     pub(crate) fn is_idle(&self) -> bool {

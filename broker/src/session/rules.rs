@@ -24,7 +24,7 @@ pub(crate) fn changed(shared: &Shared) {
 }
 
 pub(crate) async fn look_after_the_absent(shared: Arc<Shared>) {
-    let sessions: Vec<_> = lock(&shared.sessions).values().cloned().collect();
+    let sessions = lock(&shared.sessions).all();
     for session in sessions {
         // Who is connected does it by itself; who is just leaving did so before the change.
         while !lock(&session.queue).online {

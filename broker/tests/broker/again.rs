@@ -48,8 +48,10 @@ fn what_cannot_be_kept_now_is_told_in_version_5_and_not_acknowledged_in_3_1_1() 
             reader.subscribe("t", 1);
             let message = Publish::new("t", payload).qos(qos);
             for version in VERSIONS {
-                let mut writer =
-                    server.connect(&Connect::persistent(version, &format!("{version:?}")));
+                // Who is sent away to come again is alive: nobody hears the will.
+                let connect = Connect::persistent(version, &format!("{version:?}"))
+                    .will(Publish::new("t", "dead"));
+                let mut writer = server.connect(&connect);
                 writer.send(&message.encode(version, 7));
                 if payload == "hold" {
                     assert_eq!(reader.message().text(), "hold");

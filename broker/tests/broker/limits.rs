@@ -64,6 +64,31 @@ fn a_client_id_over_its_bound_is_refused() {
 }
 
 #[test]
+fn who_leaves_session_after_session_keeps_nobody_else_out() {
+    let server = Server::limited(|limits| limits.sessions_per_identity_max = 2);
+    let mut reached_before = 0;
+    for (version, code) in [(Version::V4, 3), (Version::V5, 0x97)] {
+        let of = |id: &str, user: &str| Connect::persistent(version, id).login(user, "");
+        for id in ["1", "2"] {
+            server.connect(&of(id, "anna")).disconnect();
+        }
+        assert_eq!(Client::try_connect(server.address, &of("3", "anna")).1, code);
+        assert_eq!(reached(&server, "sessions_per_identity_max"), reached_before + 1);
+        server.connect(&of("1", "anna")).disconnect();
+        server.connect(&Connect::new(version, "3").login("bert", "")).disconnect();
+        let nameless = ["1", "2"].map(|id| server.plain(version, id));
+        assert_eq!(Client::try_connect(server.address, &Connect::new(version, "3")).1, code);
+        nameless.into_iter().for_each(Client::disconnect);
+        for id in ["1", "2"] {
+            let clean = Connect::new(version, id).login("anna", "");
+            server.connect(&clean).disconnect();
+        }
+        wait_until("all have ended", || server.stats().sessions == 0);
+        reached_before += 2;
+    }
+}
+
+#[test]
 fn an_identity_holds_so_many_retained_topics_until_it_clears_some() {
     let server = Server::limited(|limits| limits.retained_topics_per_identity_max = 2);
     let of = |id: &str, user: &str| server.connect(&Connect::new(Version::V5, id).login(user, ""));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::host::House;
-use crate::support::properties::{receive_maximum, session_expiry};
+use crate::support::properties::receive_maximum;
 use crate::support::{Client, Connect, Publish, Server, VERSIONS, Version, wait_until, wire};
 
 /// A house where `secret` filters are allowed and `guest` users may stay until the flag is raised.
@@ -109,37 +109,42 @@ fn retained_messages_on_their_way_stop_with_their_subscription() {
 }
 
 #[test]
-fn nobody_takes_the_session_of_another_user_who_is_there() {
-    for (version, refused) in [(Version::V4, 2), (Version::V5, 0x85)] {
+fn one_client_id_under_two_users_is_two_sessions_while_both_are_there() {
+    for version in VERSIONS {
         let server = Server::start();
         let of = |user: &str| Connect::new(version, "same").login(user, "");
         let mut anna = server.connect(&of("anna"));
-        for intruder in [of("bert"), Connect::new(version, "same")] {
-            assert_eq!(Client::try_connect(server.address, &intruder).1, refused);
-        }
+        let mut others =
+            [of("bert"), Connect::new(version, "same")].map(|other| server.connect(&other));
         anna.ping();
+        assert_eq!(server.stats().sessions, 3);
         let mut again = server.connect(&of("anna"));
         anna.closed();
         again.ping();
-        again.disconnect();
-        wait_until("she is gone", || server.stats().connections == 0);
-        server.connect(&of("bert")).ping();
+        others.iter_mut().for_each(Client::ping);
     }
 }
 
 #[test]
-fn the_session_of_another_user_who_is_away_is_not_inherited() {
-    let server = Server::start();
-    let of = |user: &str| {
-        Connect { clean: false, ..Connect::new(Version::V5, "same") }
-            .with(session_expiry(60))
-            .login(user, "")
-    };
-    let mut anna = server.connect(&of("anna"));
-    anna.subscribe("a", 1);
-    anna.disconnect();
-    wait_until("she is away", || server.stats().connections == 0);
-    let bert = server.connect(&of("bert"));
-    assert!(!bert.session_present);
-    assert_eq!(server.stats().subscriptions, 0);
+fn who_comes_back_finds_what_he_missed_whoever_used_his_client_id() {
+    for version in VERSIONS {
+        let server = Server::start();
+        let of = |user: &str| Connect::persistent(version, "same").login(user, "");
+        let mut anna = server.connect(&of("anna"));
+        anna.subscribe("a", 1);
+        anna.disconnect();
+        wait_until("she is away", || server.stats().connections == 0);
+        // Neither where he would come back to a session nor where he begins anew.
+        for (clean, missed) in [(false, "1"), (true, "2")] {
+            let mut bert = server.connect(&Connect { clean, ..of("bert") });
+            assert!(!bert.session_present);
+            assert_eq!(bert.publish(&Publish::new("a", missed).qos(1)), 0);
+            assert_eq!(server.stats().subscriptions, 1);
+            bert.disconnect();
+            wait_until("he is away", || server.stats().connections == 0);
+        }
+        let mut anna = server.connect(&of("anna"));
+        assert!(anna.session_present);
+        assert_eq!([anna.message().payload, anna.message().payload], [b"1", b"2"]);
+    }
 }

@@ -217,7 +217,7 @@ impl ExternalBus {
         let mut desk = self.shared.desk();
         let admitted = door.admit(arrival).map_err(|refusal| {
             self.shared.counters.refused.fetch_add(1, Relaxed);
-            PublishError::Refused { topic: publication.topic.clone(), why: refusal.why }
+            PublishError::of(publication.topic.clone(), refusal)
         })?;
         let dropped = desk.say(publication, retained, received_at);
         drop(desk);
@@ -257,7 +257,7 @@ impl Publisher for ExternalBus {
             match self.put(publication, true)? {
                 Admitted::Now => Ok(()),
                 Admitted::When(kept) => {
-                    kept.await.map_err(|refusal| PublishError::Refused { topic, why: refusal.why })
+                    kept.await.map_err(|refusal| PublishError::of(topic, refusal))
                 }
             }
         })
