@@ -6,7 +6,7 @@
 //! a later one lets the earlier ones read first; what was read is still acted on side by side, a
 //! SUBSCRIBE excepted.
 //!
-//! Who is in the middle of a stream of other packets takes no number, so that many busy publishers
+//! Who is in the middle of a stream of messages takes no number, so that many busy publishers
 //! do not queue for each other.
 //!
 //! This is a courtesy: who is waited for too long loses its place, and nobody waits longer than a
@@ -36,7 +36,7 @@ const YIELDS_MAX: u8 = 16;
 /// How long it then sleeps, for those whose worker is not running, and how often.
 const NAP: Duration = Duration::from_millis(1);
 const NAPS_MAX: u8 = 20;
-/// So many reads without SUBSCRIBE, each so soon after the one before, are a stream.
+/// So many reads of nothing but messages, each so soon after the one before, are a stream.
 const STREAM_READS: u64 = 8;
 const STREAM_PAUSE_MAX_MS: u64 = 5;
 
@@ -210,9 +210,22 @@ impl Turnstile {
         }
     }
 
-    /// What was read begins with another packet than SUBSCRIBE: it may be acted on while others are
-    /// read.
-    pub(crate) fn flow(&mut self) {
+    /// Something was read that may be acted on while others are read, but for a SUBSCRIBE. Only
+    /// messages and acknowledgements make a stream, and anything else ends it: who subscribes and
+    /// unsubscribes in turn is to be heard in its place.
+    pub(crate) fn note(&mut self, first_byte: u8, goes_on: bool) {
+        match first_byte >> 4 {
+            _ if goes_on => self.flow(),
+            3..=7 => self.flow(),
+            8 => self.bell.stream.store(0, Relaxed),
+            _ => {
+                self.bell.stream.store(0, Relaxed);
+                self.release();
+            }
+        }
+    }
+
+    fn flow(&mut self) {
         let bell = &self.bell;
         let now_ms = bell.arrivals.now_ms();
         let reads = if bell.is_fresh(now_ms) { bell.stream.load(Relaxed) + 1 } else { 1 };
@@ -332,7 +345,7 @@ mod tests {
         for _ in 0..STREAM_READS {
             wake(&first);
             assert!(!waits(&mut first));
-            first.flow();
+            first.note(0x30, false);
             // However slow this machine is.
             first.bell.read_at_ms.store(u64::MAX / 2, Relaxed);
         }
@@ -340,6 +353,13 @@ mod tests {
         wake(&second);
         assert!(!waits(&mut second));
         second.release();
+        first.note(0xC0, false);
+        wake(&first);
+        wake(&second);
+        assert!(waits(&mut second), "anything else ends a stream");
+        first.step_aside();
+        second.step_aside();
+        first.bell.stream.store(STREAM_READS, Relaxed);
         first.bell.read_at_ms.store(0, Relaxed);
         while first.bell.is_fresh(first.bell.arrivals.now_ms()) {
             std::thread::yield_now();

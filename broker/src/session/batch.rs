@@ -23,7 +23,7 @@ use crate::{
 
 /// Packet types.
 pub(super) const PUBLISH: u8 = 3;
-pub(super) const SUBSCRIBE: u8 = 8;
+const SUBSCRIBE: u8 = 8;
 
 impl Connection {
     /// Acts on everything that came in one read.

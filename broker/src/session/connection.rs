@@ -11,13 +11,7 @@ use std::{
 use bytes::BytesMut;
 use tokio::{sync::OwnedMutexGuard, time::Instant};
 
-use super::{
-    Session,
-    acks::Acks,
-    batch::{PUBLISH, SUBSCRIBE},
-    inflight::Ack,
-    pace::Pace,
-};
+use super::{Session, acks::Acks, batch::PUBLISH, inflight::Ack, pace::Pace};
 use crate::{
     api::Identity,
     arrivals::Turnstile,
@@ -228,9 +222,7 @@ impl Connection {
             }
             let waker = self.turnstile.waker();
             let read = stream.poll_read(&mut Context::from_waker(&waker), |bytes| {
-                if bytes[0] >> 4 != SUBSCRIBE || !self.partial.is_empty() {
-                    self.turnstile.flow();
-                }
+                self.turnstile.note(bytes[0], !self.partial.is_empty());
                 self.received(bytes)
             });
             self.turnstile.release();
