@@ -67,7 +67,7 @@ acceptance! {
         nats = Nats,
     ]
     [
-        announcements::a_hundred_announcements_at_once_share_at_most_three_snapshots,
+        announcements::a_hundred_announcements_at_once_share_few_snapshots,
         announcements::a_snapshot_holds_what_was_accepted_before_and_is_told_on_every_door,
         announcements::a_zfs_that_hangs_is_a_failure_in_time_on_every_door_and_heartbeats_go_on,
         announcements::http_answers_bad_requests_with_problem_details,
