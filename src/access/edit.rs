@@ -44,7 +44,7 @@ pub struct UsersFile {
 }
 
 impl UsersFile {
-    /// Opens the file, which may still be missing, to change it.
+    /// Opens the file to change it; it and its folder may still be missing.
     ///
     /// # Errors
     /// It or its folder cannot be read, or it says something that has no meaning.
@@ -56,6 +56,8 @@ impl UsersFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
             Err(error) => return Err(failed(error)),
         };
+        // On a fresh machine there is not even the folder.
+        std::fs::create_dir_all(folder_of(&path)).map_err(failed)?;
         let folder = File::open(folder_of(&path)).map_err(failed)?;
         flock(&folder, FlockOperation::LockExclusive).map_err(|e| failed(e.into()))?;
         let text = file::text(&path)?.unwrap_or_else(|| HEADING.to_owned());
@@ -279,7 +281,7 @@ mod tests {
     #[test]
     fn a_new_file_explains_itself_and_is_its_owners_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("users.toml");
+        let path = dir.path().join("config/users.toml");
         let file = UsersFile::open(&path).unwrap();
         file.add(&name("web1"), "node", Some("long enough"), false).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
